@@ -1,0 +1,2 @@
+// Package keeper is the connection between PID 1 and the node role.
+package keeper
