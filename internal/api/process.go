@@ -33,6 +33,7 @@ const (
 type ListProcesses struct {
 	Node    id.Node  `json:"node,omitempty"`    // only this node; 0 is every node that is UP
 	PIDs    []id.PID `json:"pids,omitempty"`    // only these; at most MaxPIDs; node-local ones (Home 0) match on every node asked
+	Login   bool     `json:"login,omitempty"`   // fill LoginUID, which costs one more file for each process
 	Timeout int      `json:"timeout,omitempty"` // milliseconds to wait for each node; 0 is DefaultNodeTimeout, more than MaxNodeTimeout is that
 }
 
@@ -63,7 +64,7 @@ type Process struct {
 	EUID       uint32   `json:"euid"`                  // effective user
 	GID        uint32   `json:"gid"`                   // real group
 	EGID       uint32   `json:"egid"`                  // effective group
-	LoginUID   *uint32  `json:"login_uid,omitempty"`   // who logged in; nil if unset or not audited
+	LoginUID   *uint32  `json:"login_uid,omitempty"`   // who logged in; nil if unset, not audited or not asked for
 	Nice       int32    `json:"nice,omitempty"`        // -20 to 19
 	Priority   int32    `json:"priority,omitempty"`    // as the kernel tells it
 	RTPriority int32    `json:"rt_priority,omitempty"` // 1 to 99 for real-time policies
