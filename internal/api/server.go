@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/errno"
+	"ssi/internal/sys"
 )
 
 // Handler serves one method. It replies through the Call and returns nil, or
@@ -264,5 +265,25 @@ func peerOf(conn *net.UnixConn) (Peer, error) {
 		return Peer{}, cerr
 	}
 	p = Peer{PID: cred.Pid, UID: cred.Uid, GID: cred.Gid}
-	return p, nil
+	if err := raw.Control(func(fd uintptr) { p.Groups, cerr = sys.PeerGroups(int(fd)) }); err != nil {
+		return Peer{}, err
+	}
+	return p, cerr
+}
+
+// PeerPidfd is a pidfd of the caller, which proves whether Peer.PID is still
+// the caller (it names the process that connected, alive or not). The caller of
+// PeerPidfd closes it.
+func (c *Call) PeerPidfd() (int, error) {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	pidfd, cerr := -1, error(nil)
+	if err := raw.Control(func(fd uintptr) {
+		pidfd, cerr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	}); err != nil {
+		return -1, err
+	}
+	return pidfd, cerr
 }
