@@ -32,6 +32,7 @@ const (
 // all of them.
 type ListProcesses struct {
 	Node    id.Node  `json:"node,omitempty"`    // only this node; 0 is every node that is UP
+	Local   bool     `json:"local,omitempty"`   // only the caller's own node, whatever its number
 	PIDs    []id.PID `json:"pids,omitempty"`    // only these; at most MaxPIDs; node-local ones (Home 0) match on every node asked
 	Login   bool     `json:"login,omitempty"`   // fill LoginUID, which costs one more file for each process
 	Timeout int      `json:"timeout,omitempty"` // milliseconds to wait for each node; 0 is DefaultNodeTimeout, more than MaxNodeTimeout is that
@@ -137,7 +138,8 @@ type ProcessPlace struct {
 
 // ListLoads asks for the loads of nodes.
 type ListLoads struct {
-	Node    id.Node `json:"node,omitempty"` // 0 is every node that is UP
+	Node    id.Node `json:"node,omitempty"`  // 0 is every node that is UP
+	Local   bool    `json:"local,omitempty"` // only the caller's own node, whatever its number
 	Timeout int     `json:"timeout,omitempty"`
 }
 

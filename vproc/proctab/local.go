@@ -1,0 +1,336 @@
+package proctab
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"ssi/internal/api"
+	"ssi/internal/errno"
+	"ssi/internal/id"
+)
+
+// Cluster is what the local side needs to know of the cluster. All methods may
+// be called from any goroutine.
+type Cluster interface {
+	// Self is the number of this node.
+	Self() id.Node
+	// Nodes is the nodes that are UP, ascending. This node answers for itself
+	// even if it is not among them.
+	Nodes() []id.Node
+	// Conn is the way to a node; its calls end with an error when the node leaves.
+	Conn(id.Node) (grpc.ClientConnInterface, error)
+}
+
+// Local serves the ssi.process methods to the commands of this machine.
+type Local struct {
+	node    *Node
+	cluster Cluster
+}
+
+// NewLocal makes the local side; node answers for this node without the network.
+func NewLocal(node *Node, cluster Cluster) *Local { return &Local{node: node, cluster: cluster} }
+
+// Register adds the methods to the server of the local socket.
+func (l *Local) Register(s interface {
+	Handle(method string, h api.Handler)
+}) {
+	s.Handle(api.ProcessList, l.list)
+	s.Handle(api.ProcessSignal, l.signal)
+	s.Handle(api.ProcessRenice, l.renice)
+	s.Handle(api.ProcessWhere, l.where)
+	s.Handle(api.ProcessLoads, l.loads)
+}
+
+func (l *Local) client(n id.Node) (ProcessesClient, error) {
+	conn, err := l.cluster.Conn(n)
+	if err != nil {
+		return nil, err
+	}
+	return NewProcessesClient(conn), nil
+}
+
+// nodeTimeout is how long to wait for one node.
+func nodeTimeout(ms int) time.Duration {
+	if ms <= 0 {
+		ms = api.DefaultNodeTimeout
+	}
+	return time.Duration(min(ms, api.MaxNodeTimeout)) * time.Millisecond
+}
+
+// scope is the nodes that a listing goes to.
+func (l *Local) scope(op string, n id.Node, local bool) ([]id.Node, error) {
+	if local {
+		return []id.Node{l.cluster.Self()}, nil
+	}
+	return l.choose(op, n)
+}
+
+// choose is the nodes that a call goes to: n, or with n = 0 all.
+func (l *Local) choose(op string, n id.Node) ([]id.Node, error) {
+	nodes := l.cluster.Nodes()
+	if !slices.Contains(nodes, l.cluster.Self()) {
+		nodes = append(slices.Clone(nodes), l.cluster.Self())
+		slices.Sort(nodes)
+	}
+	if n == 0 {
+		return nodes, nil
+	}
+	if !n.Valid() {
+		return nil, errno.New(errno.Invalid, op, 0, "%d is not a node number (1 to %d)", n, id.MaxNode)
+	}
+	if !slices.Contains(nodes, n) {
+		return nil, errno.New(errno.Unavailable, op, 0, "node %d is not UP; see `cluster`", n)
+	}
+	return []id.Node{n}, nil
+}
+
+// each calls f for all nodes at once, each with its own deadline, and waits.
+func each(ctx context.Context, nodes []id.Node, timeout time.Duration, f func(ctx context.Context, i int, n id.Node)) {
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			f(ctx, i, n)
+		})
+	}
+	wg.Wait()
+}
+
+// reason is the line for the user about a node that could not be asked.
+func reason(n id.Node, timeout time.Duration, err error) string {
+	prefix := fmt.Sprintf("node %d: ", n)
+	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded || errno.Is(err, errno.Timeout) {
+		return fmt.Sprintf("%sdid not answer within %v", prefix, timeout)
+	}
+	text := err.Error()
+	var e *errno.Error
+	if s, ok := status.FromError(err); ok && !errors.As(err, &e) {
+		text = s.Message() // without gRPC's own words
+	}
+	text = strings.ReplaceAll(text, "\n", "; ")
+	if strings.Contains(text, prefix) {
+		return text
+	}
+	return prefix + text
+}
+
+// list serves api.ProcessList. One goroutine a node fills the channel; this one
+// writes to the caller.
+func (l *Local) list(ctx context.Context, c *api.Call) error {
+	var req api.ListProcesses
+	if err := c.Params(&req); err != nil {
+		return err
+	}
+	if len(req.PIDs) > api.MaxPIDs {
+		return errno.New(errno.Invalid, "list processes", 0, "%d processes named; at most %d are possible", len(req.PIDs), api.MaxPIDs)
+	}
+	nodes, err := l.scope("list processes", req.Node, req.Local)
+	if err != nil {
+		return err
+	}
+	if req.Node == 0 && !req.Local {
+		nodes = homes(nodes, req.PIDs)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	timeout := nodeTimeout(req.Timeout)
+	batches := make(chan api.ProcessBatch, len(nodes))
+	go func() {
+		defer close(batches)
+		each(ctx, nodes, timeout, func(nctx context.Context, _ int, n id.Node) {
+			send := func(b api.ProcessBatch) error {
+				b.Node = n
+				select {
+				case batches <- b:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			if err := l.listNode(nctx, n, &req, send); err != nil {
+				_ = send(api.ProcessBatch{Error: reason(n, timeout, err)})
+			}
+		})
+	}()
+	for b := range batches {
+		if err == nil {
+			if err = c.Send(b); err != nil {
+				cancel() // and let the goroutines end
+			}
+		}
+	}
+	return err
+}
+
+// homes leaves only the nodes that can have one of pids; all if pids is empty
+// or has a node-local one.
+func homes(nodes []id.Node, pids []id.PID) []id.Node {
+	if len(pids) == 0 {
+		return nodes
+	}
+	var wanted [id.MaxNode + 1]bool
+	for _, p := range pids {
+		h := p.Home()
+		if h == 0 || h > id.MaxNode {
+			return nodes
+		}
+		wanted[h] = true
+	}
+	return slices.DeleteFunc(slices.Clone(nodes), func(n id.Node) bool { return !wanted[n] })
+}
+
+func (l *Local) listNode(ctx context.Context, n id.Node, req *api.ListProcesses, send func(api.ProcessBatch) error) error {
+	if n == l.cluster.Self() {
+		return l.listSelf(ctx, req, send)
+	}
+	client, err := l.client(n)
+	if err != nil {
+		return err
+	}
+	pids := make([]int32, len(req.PIDs))
+	for i, p := range req.PIDs {
+		pids[i] = int32(p)
+	}
+	stream, err := client.List(ctx, &ListRequest{Pids: pids, Login: req.Login})
+	if err != nil {
+		return err
+	}
+	for got := 0; ; {
+		rep, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return errno.New(errno.Other, "list processes", n, "the list ended early")
+		}
+		if err != nil {
+			return err
+		}
+		if got += len(rep.GetProcesses()); got > maxProcesses || len(rep.GetProcesses()) > batchSize {
+			return errno.New(errno.Full, "list processes", n, "it sends more processes than a node can have")
+		}
+		b := api.ProcessBatch{Processes: make([]api.Process, len(rep.GetProcesses()))}
+		for i, m := range rep.GetProcesses() {
+			b.Processes[i] = process(n, m)
+		}
+		if rep.GetLoad() != nil {
+			b.Load = load(n, rep.GetLoad())
+			return send(b)
+		}
+		if err := send(b); err != nil {
+			return err
+		}
+	}
+}
+
+// listSelf lists this node. It looks at ctx between processes: a read of a file
+// of proc(5) has no deadline (maxScans limits how many can hang).
+func (l *Local) listSelf(ctx context.Context, req *api.ListProcesses, send func(api.ProcessBatch) error) error {
+	var batch []api.Process
+	err := l.node.reader.List(req.PIDs, req.Login, func(p *api.Process) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		batch = append(batch, *p)
+		if len(batch) < batchSize {
+			return nil
+		}
+		err := send(api.ProcessBatch{Processes: batch})
+		batch = nil
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	load, err := l.node.load.read()
+	if err != nil {
+		return err
+	}
+	return send(api.ProcessBatch{Processes: batch, Load: load})
+}
+
+func (l *Local) where(ctx context.Context, c *api.Call) error {
+	var req api.WhereProcess
+	if err := c.Params(&req); err != nil {
+		return err
+	}
+	if req.PID <= 0 || req.PID > maxPID {
+		return errno.New(errno.Invalid, "where", 0, "%d is not a process ID", req.PID)
+	}
+	n := l.owner(req.Node, req.PID)
+	if _, err := l.choose("where", n); err != nil {
+		return err
+	}
+	exists := false
+	if n == l.cluster.Self() {
+		exists = l.node.exists(req.PID)
+	} else {
+		client, err := l.client(n)
+		if err != nil {
+			return err
+		}
+		timeout := nodeTimeout(req.Timeout)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		rep, err := client.Where(ctx, &WhereRequest{Pid: int32(req.PID)})
+		if err != nil {
+			return errno.New(errno.KindOf(err), "where", 0, "%s", reason(n, timeout, err))
+		}
+		exists = rep.GetExists()
+	}
+	if !exists {
+		return errno.New(errno.NotFound, "where", 0, "no process %d on node %d, where it would be", req.PID, n)
+	}
+	return c.Reply(api.ProcessPlace{PID: req.PID, Node: n, Home: req.PID.Home()})
+}
+
+func (l *Local) loads(ctx context.Context, c *api.Call) error {
+	var req api.ListLoads
+	if err := c.Params(&req); err != nil {
+		return err
+	}
+	nodes, err := l.scope("loads", req.Node, req.Local)
+	if err != nil {
+		return err
+	}
+	return c.Reply(l.Loads(ctx, nodes, nodeTimeout(req.Timeout)))
+}
+
+// Loads asks nodes for their loads and returns them in the order of their
+// numbers; one that does not answer within timeout has Error set.
+func (l *Local) Loads(ctx context.Context, nodes []id.Node, timeout time.Duration) api.Loads {
+	out := make([]api.Load, len(nodes))
+	each(ctx, nodes, timeout, func(ctx context.Context, i int, n id.Node) {
+		got, err := l.loadOf(ctx, n)
+		if err != nil {
+			got = &api.Load{Node: n, Error: reason(n, timeout, err)}
+		}
+		out[i] = *got
+	})
+	slices.SortFunc(out, func(a, b api.Load) int { return cmp.Compare(a.Node, b.Node) })
+	return api.Loads{Loads: out}
+}
+
+func (l *Local) loadOf(ctx context.Context, n id.Node) (*api.Load, error) {
+	if n == l.cluster.Self() {
+		return l.node.load.read()
+	}
+	client, err := l.client(n)
+	if err != nil {
+		return nil, err
+	}
+	m, err := client.Loads(ctx, &LoadsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return load(n, m), nil
+}

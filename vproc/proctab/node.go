@@ -1,0 +1,128 @@
+package proctab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"ssi/internal/api"
+	"ssi/internal/errno"
+	"ssi/internal/id"
+)
+
+// batchSize is how many processes go into one message. With MaxArgs each a batch
+// stays under 1 MiB between nodes and, with every byte escaped, under
+// api.MaxMessage at the local socket.
+const batchSize = 128
+
+// Node answers for the processes of this node. Register it at the gRPC server
+// of the node.
+type Node struct {
+	UnimplementedProcessesServer
+	reader *Reader
+	load   *loadMeter
+}
+
+// NewNode makes the service of node self over the proc(5) mounted at root
+// ("/proc").
+func NewNode(root string, self id.Node) (*Node, error) {
+	r, err := NewReader(root, self)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{reader: r, load: newLoadMeter(r, root)}, nil
+}
+
+// Register adds the service to a gRPC server.
+func (n *Node) Register(s grpc.ServiceRegistrar) { RegisterProcessesServer(s, n) }
+
+// Close releases the directory; no call may be running.
+func (n *Node) Close() error { return n.reader.Close() }
+
+// List implements the service.
+func (n *Node) List(req *ListRequest, stream grpc.ServerStreamingServer[ListReply]) error {
+	if len(req.GetPids()) > api.MaxPIDs {
+		return errno.New(errno.Invalid, "list processes", n.reader.self, "%d processes named; at most %d are possible", len(req.GetPids()), api.MaxPIDs)
+	}
+	pids := make([]id.PID, len(req.GetPids()))
+	for i, p := range req.GetPids() {
+		pids[i] = id.PID(p)
+	}
+	var batch []*ProcessMessage
+	err := n.reader.List(pids, req.GetLogin(), func(p *api.Process) error {
+		if err := stream.Context().Err(); err != nil {
+			return err
+		}
+		batch = append(batch, message(p))
+		if len(batch) < batchSize {
+			return nil
+		}
+		err := stream.Send(&ListReply{Processes: batch})
+		batch = nil
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	l, err := n.load.read()
+	if err != nil {
+		return err
+	}
+	return stream.Send(&ListReply{Processes: batch, Load: loadMessage(l)})
+}
+
+// Signal implements the service.
+func (n *Node) Signal(_ context.Context, req *SignalRequest) (*ActReply, error) {
+	who, err := credentials("signal", req.GetCaller())
+	if err != nil {
+		return nil, err
+	}
+	ts := targets(req.GetTargets())
+	if err := errors.Join(checkTargets("signal", ts), checkSignal(int(req.GetSignal()))); err != nil {
+		return nil, err
+	}
+	es, err := n.reader.signal(who, ts, int(req.GetSignal()))
+	if err != nil {
+		return nil, err
+	}
+	return actReply(es), nil
+}
+
+// Renice implements the service.
+func (n *Node) Renice(_ context.Context, req *ReniceRequest) (*ActReply, error) {
+	who, err := credentials("renice", req.GetCaller())
+	if err != nil {
+		return nil, err
+	}
+	ts := targets(req.GetTargets())
+	if err := checkTargets("renice", ts); err != nil {
+		return nil, err
+	}
+	es, err := n.reader.renice(who, ts, int(req.GetNice()))
+	if err != nil {
+		return nil, err
+	}
+	return actReply(es), nil
+}
+
+// Where implements the service.
+func (n *Node) Where(_ context.Context, req *WhereRequest) (*WhereReply, error) {
+	return &WhereReply{Exists: n.exists(id.PID(req.GetPid()))}, nil
+}
+
+// exists reports whether a process has this PID here. Zombies do exist.
+func (n *Node) exists(pid id.PID) bool {
+	return pid > 0 && !errors.Is(unix.Kill(int(pid), 0), unix.ESRCH)
+}
+
+// Loads implements the service.
+func (n *Node) Loads(context.Context, *LoadsRequest) (*LoadMessage, error) {
+	l, err := n.load.read()
+	if err != nil {
+		return nil, fmt.Errorf("loads: %w", err)
+	}
+	return loadMessage(l), nil
+}
