@@ -1,19 +1,286 @@
-// Package pid1 is the role init.
 package pid1
 
-import "log/slog"
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/keeper"
+)
+
+// Signals by which systemctl(1), halt(8) and the like address process 1:
+// SIGRTMIN+3, +4 and +5 of systemd(1); SIGRTMIN is 34 in the C library.
+const (
+	sigHalt     = unix.Signal(34 + 3)
+	sigPowerOff = unix.Signal(34 + 4)
+	sigReboot   = unix.Signal(34 + 5)
+)
 
 // Options are the settings of the role.
 type Options struct {
-	Exe      string   // the binary that the roles run; default: this one
-	Node     []string // arguments that make it the node role; default {"node"}
-	Spawn    []string // arguments that make it the spawn role; default {"spawn"}
-	Hostname string   // set if not empty and PID 1
-	RunDir   string   // default /run/ssi
-	Cgroup   string   // name of the cgroup; default "ssi"
-	Log      *slog.Logger
+	Exe      string       // the binary that the roles run; default: this one
+	Node     []string     // arguments that make it the node role; default {"node"}
+	Spawn    []string     // arguments that make it the spawn role; default {"spawn"}
+	Hostname string       // set if this is process 1 and it is not empty
+	RunDir   string       // default /run/ssi
+	Cgroup   string       // name of the cgroup made for the spawn role; default "ssi"
+	Log      *slog.Logger // default: standard error
 }
 
-// Run is the role init. As PID 1 it ends with the machine; else it returns
-// the exit status for the process.
-func Run(o Options) int { return 1 }
+// initd is the state of the role; only the goroutine of Run uses it, except for
+// what has a lock of its own (store, ring).
+type initd struct {
+	o        Options
+	log      *slog.Logger
+	isInit   bool
+	mounts   []string // what this process mounted
+	cgroup   cgroup
+	listener *os.File // the socket of the spawn role
+	store    *store
+	ring     *ring
+	requests chan request
+	signals  chan os.Signal
+	spawn    *role
+	node     *role
+	ending   keeper.Ending // not 0: the machine is being ended
+}
+
+// Run is the role init. As process 1 it ends with the machine, or with the PID
+// namespace; otherwise it returns the exit status for this process.
+func Run(o Options) int {
+	d := newInitd(o)
+	// The main loop allocates next to nothing; memory counts, speed does not.
+	debug.SetGCPercent(25)
+	d.safely("prepare", d.prepare)
+	for d.ending == 0 {
+		d.safely("main loop", d.step)
+	}
+	d.safely("shutdown", d.shutdown)
+	return d.exit()
+}
+
+func newInitd(o Options) *initd {
+	if o.Exe == "" {
+		if exe, err := os.Executable(); err == nil {
+			o.Exe = exe
+		} else {
+			o.Exe = "/proc/self/exe"
+		}
+	}
+	if o.Node == nil {
+		o.Node = []string{"node"}
+	}
+	if o.Spawn == nil {
+		o.Spawn = []string{"spawn"}
+	}
+	if o.RunDir == "" {
+		o.RunDir = "/run/ssi"
+	}
+	if o.Cgroup == "" {
+		o.Cgroup = "ssi"
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	d := &initd{
+		o: o, log: o.Log, isInit: os.Getpid() == 1,
+		store:    &store{files: map[string]*os.File{}},
+		ring:     &ring{more: make(chan struct{}, 1)},
+		requests: make(chan request, 1),
+		signals:  make(chan os.Signal, 16),
+	}
+	d.spawn = &role{name: "spawn", args: o.Spawn, prepare: d.prepareSpawn}
+	d.node = &role{name: "node", args: o.Node, oomScore: -900, prepare: d.prepareNode}
+	return d
+}
+
+// safely runs f; a panic is logged and the role goes on: process 1 may not end.
+func (d *initd) safely(op string, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			d.log.Error("panic", "op", op, "err", p, "stack", string(debug.Stack()))
+			time.Sleep(firstDelay) // a panic that repeats must not take the processor
+		}
+	}()
+	f()
+}
+
+// prepare makes everything the roles need. What fails is logged; the node may
+// still be of use without it.
+func (d *initd) prepare() {
+	signal.Notify(d.signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGPWR, sigHalt, sigPowerOff, sigReboot)
+	note := func(err error) {
+		if err != nil {
+			d.log.Error("boot", "op", "init", "err", err)
+		}
+	}
+	if d.isInit {
+		var err error
+		d.mounts, err = mountBasics(basics())
+		note(err)
+		if d.o.Hostname != "" {
+			note(unix.Sethostname([]byte(d.o.Hostname)))
+		}
+		note(loopbackUp())
+		if d.wholeMachine() { // Ctrl-Alt-Del becomes SIGINT to process 1
+			note(unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF))
+		}
+	} else {
+		note(unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+	}
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
+	note(os.MkdirAll(d.o.RunDir, 0o755))
+	var err error
+	d.cgroup, err = openCgroup(d.o.Cgroup)
+	if err != nil {
+		d.log.Warn("remote commands cannot be ended all at once", "op", "cgroup", "err", err)
+	}
+	note(d.listen())
+}
+
+// listen makes the socket that the spawn role accepts from. It is kept here, so
+// that requests wait while that role starts anew.
+func (d *initd) listen() error {
+	path := filepath.Join(d.o.RunDir, keeper.SpawnSocket)
+	_ = os.Remove(path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Close() }()
+	l.SetUnlinkOnClose(false)
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
+	}
+	d.listener, err = l.File()
+	return err
+}
+
+func (d *initd) prepareSpawn() (*os.File, []string, int, func(), error) {
+	if d.listener == nil {
+		if err := d.listen(); err != nil {
+			return nil, nil, -1, nil, err
+		}
+	}
+	fd, err := unix.FcntlInt(d.listener.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, nil, -1, nil, fmt.Errorf("socket of the spawn role: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "spawn"), nil, d.cgroup.fd(), func() {}, nil
+}
+
+func (d *initd) prepareNode() (*os.File, []string, int, func(), error) {
+	l, theirs, err := newLink(d.log, d.store, d.ring, d.requests)
+	if err != nil {
+		return nil, nil, -1, nil, err
+	}
+	return theirs, []string{keeper.FDEnv + "=3", keeper.CgroupEnv + "=" + d.cgroup.path}, -1, l.close, nil
+}
+
+// step starts what is due, waits for one event and acts on it.
+func (d *initd) step() {
+	now := time.Now()
+	wait := time.Hour
+	for _, r := range []*role{d.spawn, d.node} {
+		if r.pid == 0 && !now.Before(r.due) {
+			if err := r.start(d.o.Exe, now); err != nil {
+				d.log.Error("role does not start", "op", r.name, "again_in", r.delay, "err", err)
+			}
+		}
+		if r.pid == 0 {
+			wait = min(wait, r.due.Sub(now))
+		}
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case s := <-d.signals:
+		d.signalled(s)
+	case r := <-d.requests:
+		switch r.op {
+		case keeper.OpRespawn:
+			d.spawn.signal(unix.SIGKILL)
+		case keeper.OpEnd:
+			d.end(r.ending, "node role")
+		}
+	case <-t.C:
+	}
+}
+
+func (d *initd) signalled(s os.Signal) {
+	switch s {
+	case unix.SIGCHLD:
+		d.reap()
+	case sigHalt:
+		d.end(keeper.Halt, "signal")
+	case sigReboot:
+		d.end(keeper.Reboot, "signal")
+	case unix.SIGINT: // Ctrl-Alt-Del
+		if d.isInit {
+			d.end(keeper.Reboot, "signal")
+			return
+		}
+		d.end(keeper.PowerOff, "signal")
+	default:
+		d.end(keeper.PowerOff, "signal")
+	}
+}
+
+func (d *initd) end(e keeper.Ending, by string) {
+	if d.ending == 0 {
+		d.ending = e
+		d.log.Info("ending", "op", e.String(), "by", by)
+	}
+}
+
+// reap collects every child that ended, stopped or continued, and reports
+// whether any is left. It is the only wait of the process.
+func (d *initd) reap() (left bool) {
+	for {
+		var ws unix.WaitStatus
+		var ru unix.Rusage
+		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, &ru)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil: // ECHILD
+			return false
+		case pid == 0:
+			return true
+		}
+		if r := d.roleOf(pid); r == nil {
+			d.ring.add(exitOf(pid, ws, &ru))
+		} else if ws.Exited() || ws.Signaled() {
+			r.exited(time.Now())
+			if d.ending == 0 {
+				d.log.Warn("role ended", "op", r.name, "pid", pid, "err", describe(ws), "again_in", r.delay)
+			}
+		}
+	}
+}
+
+func (d *initd) roleOf(pid int) *role {
+	for _, r := range []*role{d.spawn, d.node} {
+		if r.pid == pid {
+			return r
+		}
+	}
+	return nil
+}
+
+// wholeMachine reports whether this is process 1 of the machine and not of a
+// PID namespace, by the inode number that PROC_PID_INIT_INO in the kernel's
+// proc_ns.h gives the first one.
+func (d *initd) wholeMachine() bool {
+	const first = 0xEFFFFFFC
+	to, err := os.Readlink("/proc/self/ns/pid")
+	return d.isInit && err == nil && to == "pid:["+strconv.Itoa(first)+"]"
+}

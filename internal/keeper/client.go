@@ -2,48 +2,247 @@ package keeper
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ssi/internal/proc"
 )
 
-// Client is the node role's connection to PID 1. Its methods are safe for
+// requestTime is how long PID 1 may take to answer.
+const requestTime = 5 * time.Second
+
+// ErrLost is the cause when PID 1 is not there (any more).
+var ErrLost = errors.New("the connection to PID 1 is lost")
+
+// Client is the node role's side of the connection. Its methods are safe for
 // concurrent use.
-type Client struct{}
+type Client struct {
+	conn    *net.UnixConn
+	log     *slog.Logger
+	answers chan answer
+	done    chan struct{} // closed when the reader has ended
+
+	mu sync.Mutex // one request at a time
+}
+
+type answer struct {
+	result Result
+	files  []*os.File
+}
 
 // Open takes the connection that PID 1 gave to this process and calls onExit
 // for every process that PID 1 reaped, one at a time, in order; onExit must
-// not block.
-func Open(log *slog.Logger, onExit func(proc.Exit)) (*Client, error) { return nil, errors.ErrUnsupported }
+// not block. It removes the variable, so that children do not see it.
+func Open(log *slog.Logger, onExit func(proc.Exit)) (*Client, error) {
+	v, ok := os.LookupEnv(FDEnv)
+	if !ok {
+		return nil, errors.New("this process was not started by the init role of ssi (`ssi init` starts it)")
+	}
+	_ = os.Unsetenv(FDEnv)
+	fd, err := strconv.Atoi(v)
+	if err != nil {
+		return nil, fmt.Errorf("%s=%s: not a descriptor", FDEnv, v)
+	}
+	unix.CloseOnExec(fd)
+	return New(os.NewFile(uintptr(fd), "keeper"), log, onExit)
+}
+
+// New makes a client of a connection; it takes f.
+func New(f *os.File, log *slog.Logger, onExit func(proc.Exit)) (*Client, error) {
+	c, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		return nil, fmt.Errorf("connection to PID 1: %w", err)
+	}
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		_ = c.Close()
+		return nil, fmt.Errorf("connection to PID 1: not a unix socket")
+	}
+	k := &Client{conn: conn, log: log, answers: make(chan answer, 1), done: make(chan struct{})}
+	go k.read(onExit)
+	return k, nil
+}
 
 // Close ends the connection and waits for its goroutine.
-func (c *Client) Close() error { return nil }
+func (c *Client) Close() error {
+	err := c.conn.Close()
+	<-c.done
+	return err
+}
 
-// Put gives PID 1 a duplicate of f to keep under name.
-func (c *Client) Put(name string, f *os.File) error { return nil }
+// Done is closed when the connection has ended.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+func (c *Client) read(onExit func(proc.Exit)) {
+	defer close(c.done)
+	buf := make([]byte, MaxPacket)
+	for {
+		n, files, err := Receive(c.conn, buf)
+		if err != nil || n == 0 {
+			if !errors.Is(err, net.ErrClosed) {
+				c.log.Error("PID 1 is gone", "op", "keeper", "err", err)
+			}
+			return
+		}
+		switch {
+		case buf[0] == tagExit && n == exitLen:
+			CloseAll(files)
+			onExit(decodeExit(buf))
+		case buf[0] == tagAnswer && n == 2:
+			select {
+			case c.answers <- answer{Result(buf[1]), files}:
+			default: // nobody asked
+				CloseAll(files)
+			}
+		default:
+			CloseAll(files)
+			c.log.Error("message of PID 1 not understood", "op", "keeper", "bytes", n)
+		}
+	}
+}
+
+// ask sends one request and returns the file of the answer, if any.
+func (c *Client) ask(op Op, arg string, rights []byte) (*os.File, error) {
+	if len(arg) > MaxName {
+		return nil, fmt.Errorf("keeper: name of %d bytes, at most %d", len(arg), MaxName)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.conn.SetWriteDeadline(time.Now().Add(requestTime))
+	if _, _, err := c.conn.WriteMsgUnix(append([]byte{byte(op)}, arg...), rights, nil); err != nil {
+		return nil, fmt.Errorf("keeper: %w: %w", ErrLost, err)
+	}
+	t := time.NewTimer(requestTime)
+	defer t.Stop()
+	select {
+	case a := <-c.answers:
+		if err := a.result.Err(); err != nil || len(a.files) == 0 {
+			CloseAll(a.files)
+			return nil, err
+		}
+		CloseAll(a.files[1:])
+		return a.files[0], nil
+	case <-c.done:
+		return nil, fmt.Errorf("keeper: %w", ErrLost)
+	case <-t.C:
+		_ = c.conn.Close() // a late answer would be taken for that of the next request
+		return nil, fmt.Errorf("keeper: no answer in %s: %w", requestTime, ErrLost)
+	}
+}
+
+// Put gives PID 1 a duplicate of f to keep under name, instead of what it kept
+// there.
+func (c *Client) Put(name string, f *os.File) error {
+	raw, err := f.SyscallConn() // not Fd, which would make the file blocking
+	if err != nil {
+		return fmt.Errorf("keeper: %w", err)
+	}
+	if cerr := raw.Control(func(fd uintptr) { _, err = c.ask(OpPut, name, unix.UnixRights(int(fd))) }); cerr != nil {
+		return fmt.Errorf("keeper: %w", cerr)
+	}
+	return err
+}
 
 // Take returns a duplicate of the file kept under name, or fs.ErrNotExist.
-func (c *Client) Take(name string) (*os.File, error) { return nil, nil }
+func (c *Client) Take(name string) (*os.File, error) {
+	f, err := c.ask(OpTake, name, nil)
+	if err == nil && f == nil {
+		err = errors.New("keeper: PID 1 sent no file")
+	}
+	return f, err
+}
 
-// Drop makes PID 1 close what it keeps under name.
-func (c *Client) Drop(name string) error { return nil }
+// Drop makes PID 1 close what it keeps under name; nothing kept is no error.
+func (c *Client) Drop(name string) error {
+	_, err := c.ask(OpDrop, name, nil)
+	return err
+}
 
-// Listen returns the listener kept under name if it has this address, or
-// makes one and has it kept.
-func (c *Client) Listen(name, network, addr string) (net.Listener, error) { return nil, nil }
+// Shutdown asks PID 1 to end this node in order. It returns as soon as PID 1
+// has begun; SIGTERM to this process follows.
+func (c *Client) Shutdown(e Ending) error {
+	_, err := c.ask(OpEnd, string([]byte{byte(e)}), nil)
+	return err
+}
 
-// Ending says what becomes of the machine.
-type Ending uint8
+// RestartSpawn makes PID 1 kill the spawn role and start it anew.
+func (c *Client) RestartSpawn() error {
+	_, err := c.ask(OpRespawn, "", nil)
+	return err
+}
 
-// The endings.
-const (
-	Halt Ending = iota + 1
-	PowerOff
-	Reboot
-)
+// Listen returns the listener kept under name if it has this address, or makes
+// one and has it kept. Closing it leaves the kept one open: peers that connect
+// wait for the next node role. network is "tcp" or "unix".
+func (c *Client) Listen(name, network, addr string) (net.Listener, error) {
+	f, err := c.Take(name)
+	switch {
+	case err == nil:
+		l, lerr := net.FileListener(f)
+		_ = f.Close()
+		if lerr == nil && sameAddr(l.Addr(), network, addr) {
+			if u, ok := l.(*net.UnixListener); ok {
+				u.SetUnlinkOnClose(false)
+			}
+			return l, nil
+		}
+		if lerr == nil {
+			_ = l.Close()
+		}
+		if err := c.Drop(name); err != nil {
+			return nil, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	return c.listen(name, network, addr)
+}
 
-// Shutdown asks PID 1 to end this node in order; it returns once PID 1 has
-// begun, and then sends SIGTERM to this process.
-func (c *Client) Shutdown(e Ending) error { return nil }
+// sameAddr reports whether a listener at have serves those who call addr.
+func sameAddr(have net.Addr, network, addr string) bool {
+	if h, ok := have.(*net.TCPAddr); ok {
+		want, err := net.ResolveTCPAddr(network, addr)
+		any := func(ip net.IP) bool { return ip == nil || ip.IsUnspecified() }
+		return err == nil && want.Port == h.Port && (want.IP.Equal(h.IP) || any(want.IP) && any(h.IP))
+	}
+	_, err := os.Lstat(addr) // a unix socket whose file is gone serves nobody
+	return err == nil && have.Network() == network && have.String() == addr
+}
+
+func (c *Client) listen(name, network, addr string) (net.Listener, error) {
+	if network == "unix" {
+		if err := os.Remove(addr); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an earlier life of the machine
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+	}
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		return nil, err
+	}
+	filer, ok := l.(interface{ File() (*os.File, error) })
+	if !ok {
+		return l, nil
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	f, err := filer.File()
+	if err == nil {
+		err = c.Put(name, f)
+		_ = f.Close()
+	}
+	if err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("listen %s %s: %w", network, addr, err)
+	}
+	return l, nil
+}

@@ -1,0 +1,158 @@
+package pid1
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/keeper"
+)
+
+// answerTime is how long the node role may leave its answers unread.
+const answerTime = 5 * time.Second
+
+// request is what the node role asks of the main loop.
+type request struct {
+	op     keeper.Op
+	ending keeper.Ending
+}
+
+// link is the connection to one life of the node role.
+type link struct {
+	conn     *net.UnixConn
+	log      *slog.Logger
+	store    *store
+	ring     *ring
+	requests chan<- request
+	stop     chan struct{}
+	wg       sync.WaitGroup
+}
+
+// newLink makes the connection and returns the node role's end of it.
+func newLink(log *slog.Logger, s *store, r *ring, requests chan<- request) (*link, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "node"), os.NewFile(uintptr(fds[1]), "keeper")
+	c, err := net.FileConn(ours)
+	_ = ours.Close()
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	l := &link{conn: c.(*net.UnixConn), log: log, store: s, ring: r, requests: requests, stop: make(chan struct{})}
+	l.wg.Go(func() { l.safely("read", l.read) })
+	l.wg.Go(func() { l.safely("report", l.report) })
+	return l, theirs, nil
+}
+
+// close ends the connection and waits for its goroutines.
+func (l *link) close() {
+	close(l.stop)
+	_ = l.conn.Close()
+	l.wg.Wait()
+}
+
+func (l *link) safely(op string, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.log.Error("panic", "op", op, "err", p)
+			_ = l.conn.Close() // the node role notices, ends, and is started anew
+		}
+	}()
+	f()
+}
+
+// read serves requests until the connection ends.
+func (l *link) read() {
+	buf := make([]byte, keeper.MaxPacket)
+	for {
+		n, files, err := keeper.Receive(l.conn, buf)
+		if err != nil || n == 0 {
+			return
+		}
+		if err := l.serve(buf[:n], files); err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				l.log.Error("answer to the node role", "op", "keeper", "err", err)
+			}
+			_ = l.conn.Close()
+			return
+		}
+	}
+}
+
+// serve answers one request; it takes files.
+func (l *link) serve(b []byte, files []*os.File) error {
+	op, arg := keeper.Op(b[0]), string(b[1:])
+	defer func() { keeper.CloseAll(files) }()
+	result := keeper.Done
+	switch {
+	case len(arg) > keeper.MaxName:
+		result = keeper.BadRequest
+	case op == keeper.OpPut && len(files) == 1:
+		result = l.store.put(arg, files[0])
+		files = nil
+	case op == keeper.OpTake:
+		var err error
+		result = l.store.with(arg, func(fd int) { err = l.answer(keeper.Done, unix.UnixRights(fd)) })
+		if result == keeper.Done {
+			return err
+		}
+	case op == keeper.OpDrop:
+		l.store.drop(arg)
+	case op == keeper.OpRespawn:
+		result = l.pass(request{op: op})
+	case op == keeper.OpEnd && len(arg) == 1 && arg[0] >= byte(keeper.Halt) && arg[0] <= byte(keeper.Reboot):
+		result = l.pass(request{op: op, ending: keeper.Ending(arg[0])})
+	default:
+		result = keeper.BadRequest
+	}
+	return l.answer(result, nil)
+}
+
+func (l *link) pass(r request) keeper.Result {
+	select {
+	case l.requests <- r:
+	case <-l.stop:
+	}
+	return keeper.Done
+}
+
+func (l *link) answer(r keeper.Result, rights []byte) error {
+	ctx := time.AfterFunc(answerTime, func() { _ = l.conn.Close() }) // reports share the socket: no write deadline
+	defer ctx.Stop()
+	_, _, err := l.conn.WriteMsgUnix(keeper.Answer(r), rights, nil)
+	return err
+}
+
+// report sends exit reports until the connection ends.
+func (l *link) report() {
+	var buf []byte
+	for {
+		exits, dropped := l.ring.take()
+		if dropped > 0 {
+			l.log.Warn("exit reports dropped: the node role did not take them", "op", "report", "dropped", dropped)
+		}
+		for i, e := range exits {
+			buf = keeper.AppendExit(buf[:0], e)
+			if _, err := l.conn.Write(buf); err != nil {
+				for _, e := range exits[i:] { // for the next life
+					l.ring.add(e)
+				}
+				return
+			}
+		}
+		select {
+		case <-l.ring.more:
+		case <-l.stop:
+			return
+		}
+	}
+}

@@ -1,0 +1,97 @@
+package pid1
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/keeper"
+)
+
+// How long an orderly end waits for each of its steps.
+const (
+	nodeTime = 10 * time.Second // the node role leaves the cluster
+	termTime = 5 * time.Second  // processes end after SIGTERM
+	killTime = 2 * time.Second  // processes end after SIGKILL
+	syncTime = 10 * time.Second // file systems are written
+)
+
+// shutdown ends everything: the node role first, while the rest still works.
+func (d *initd) shutdown() {
+	d.node.signal(unix.SIGTERM)
+	if !d.await(nodeTime, func(bool) bool { return d.node.pid == 0 }) {
+		d.log.Warn("the node role did not end", "op", "shutdown", "after", nodeTime)
+		d.node.signal(unix.SIGKILL)
+	}
+	none := func(left bool) bool { return !left }
+	if d.isInit { // -1 is every process of the machine, or of the namespace, except this one
+		_ = unix.Kill(-1, unix.SIGTERM)
+		_ = unix.Kill(-1, unix.SIGCONT)
+		if !d.await(termTime, none) {
+			_ = unix.Kill(-1, unix.SIGKILL)
+		}
+	} else {
+		d.spawn.signal(unix.SIGTERM)
+		d.cgroup.kill()
+	}
+	if !d.await(killTime, none) && d.isInit {
+		d.log.Warn("processes do not end", "op", "shutdown")
+	}
+	d.store.close()
+	d.cgroup.close()
+}
+
+// await reaps until done, which is told whether there are children, or until the
+// time is over.
+func (d *initd) await(limit time.Duration, done func(left bool) bool) bool {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	for {
+		if done(d.reap()) {
+			return true
+		}
+		select {
+		case <-d.signals: // SIGCHLD; another request to end changes nothing
+		case <-d.requests:
+		case <-t.C:
+			return false
+		}
+	}
+}
+
+// exit is the one way out: the machine, the namespace or this process ends.
+func (d *initd) exit() int {
+	if !d.isInit {
+		return 0
+	}
+	synced := make(chan struct{})
+	go func() { // nobody waits for it beyond syncTime: a dead disk may not keep the machine from ending
+		unix.Sync()
+		close(synced)
+	}()
+	select {
+	case <-synced:
+	case <-time.After(syncTime):
+		d.log.Error("file systems are not written", "op", "sync", "after", syncTime)
+	}
+	unmount(d.mounts)
+	if d.wholeMachine() {
+		_ = unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	}
+	err := unix.Reboot(rebootCommand(d.ending))
+	d.log.Error("the kernel refuses to end the machine", "op", d.ending.String(), "err", err)
+	if d.wholeMachine() { // returning would be a kernel panic
+		select {}
+	}
+	return 1
+}
+
+func rebootCommand(e keeper.Ending) int {
+	switch e {
+	case keeper.Halt:
+		return unix.LINUX_REBOOT_CMD_HALT
+	case keeper.Reboot:
+		return unix.LINUX_REBOOT_CMD_RESTART
+	}
+	return unix.LINUX_REBOOT_CMD_POWER_OFF
+}
