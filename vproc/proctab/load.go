@@ -144,7 +144,7 @@ func parseLoadavg(b []byte, l *api.Load) bool {
 	}
 	for i := range l.Average {
 		v, err := strconv.ParseFloat(f[i], 64)
-		if err != nil || v < 0 || v > 1e9 {
+		if err != nil || !(v >= 0 && v <= 1e9) { // NaN too
 			return false
 		}
 		l.Average[i] = v
@@ -198,7 +198,7 @@ func parseMeminfo(b []byte, l *api.Load) bool {
 func parseUptime(b []byte, l *api.Load) bool {
 	word, _, _ := strings.Cut(string(b), " ")
 	v, err := strconv.ParseFloat(word, 64)
-	if err != nil || v < 0 || v > 1e12 {
+	if err != nil || !(v >= 0 && v <= 1e12) {
 		return false
 	}
 	l.Uptime = int64(v * 1000)

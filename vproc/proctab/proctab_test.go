@@ -1,0 +1,590 @@
+package proctab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"ssi/internal/api"
+	"ssi/internal/errno"
+	"ssi/internal/id"
+	"ssi/internal/sys"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeCluster is nodes in this process, each with a gRPC server in memory; they
+// all read the same /proc.
+type fakeCluster struct {
+	self  id.Node
+	nodes []id.Node
+	conns map[id.Node]grpc.ClientConnInterface
+}
+
+func (f *fakeCluster) Self() id.Node    { return f.self }
+func (f *fakeCluster) Nodes() []id.Node { return f.nodes }
+func (f *fakeCluster) Conn(n id.Node) (grpc.ClientConnInterface, error) {
+	c, ok := f.conns[n]
+	if !ok {
+		return nil, errno.New(errno.Unavailable, "connect", n, "no route")
+	}
+	return c, nil
+}
+
+// silent is a node that never answers.
+type silent struct{ UnimplementedProcessesServer }
+
+func (silent) List(_ *ListRequest, s grpc.ServerStreamingServer[ListReply]) error {
+	<-s.Context().Done()
+	return s.Context().Err()
+}
+
+func (silent) Signal(ctx context.Context, _ *SignalRequest) (*ActReply, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (silent) Loads(ctx context.Context, _ *LoadsRequest) (*LoadMessage, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func newNode(t testing.TB, n id.Node) *Node {
+	t.Helper()
+	node, err := NewNode("/proc", n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = node.Close() })
+	return node
+}
+
+// start runs a local side on node 1, with nodes 2 and 3 beside it, and more
+// services of the test's own.
+func start(t testing.TB, more map[id.Node]ProcessesServer) (dial func() *api.Client) {
+	t.Helper()
+	f := &fakeCluster{self: 1, nodes: []id.Node{1}, conns: map[id.Node]grpc.ClientConnInterface{}}
+	servers := map[id.Node]ProcessesServer{2: newNode(t, 2), 3: newNode(t, 3)}
+	for n, s := range more {
+		servers[n] = s
+	}
+	for n, service := range servers {
+		l := bufconn.Listen(1 << 20)
+		s := grpc.NewServer()
+		RegisterProcessesServer(s, service)
+		served := make(chan struct{})
+		go func() { defer close(served); _ = s.Serve(l) }()
+		conn, err := grpc.NewClient("passthrough:bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close(); s.Stop(); <-served })
+		f.conns[n] = conn
+		f.nodes = append(f.nodes, n)
+	}
+	slices.Sort(f.nodes)
+
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := api.NewServer(slog.New(slog.DiscardHandler))
+	NewLocal(newNode(t, 1), f).Register(srv)
+	served := make(chan struct{})
+	go func() { defer close(served); _ = srv.Serve(l) }()
+	t.Cleanup(func() { srv.Close(); _ = l.Close(); <-served })
+	t.Setenv(api.SocketEnv, path)
+	return func() *api.Client {
+		c, err := api.Dial(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+}
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func list(t testing.TB, c *api.Client, req api.ListProcesses) (ps []api.Process, loads map[id.Node]api.Load, failed map[id.Node]string) {
+	t.Helper()
+	loads, failed = map[id.Node]api.Load{}, map[id.Node]string{}
+	err := c.Stream(testContext(t), api.ProcessList, req, func(raw json.RawMessage) error {
+		var b api.ProcessBatch
+		if err := json.Unmarshal(raw, &b); err != nil {
+			return err
+		}
+		ps = append(ps, b.Processes...)
+		if b.Load != nil {
+			loads[b.Node] = *b.Load
+		}
+		if b.Error != "" {
+			failed[b.Node] = b.Error
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ps, loads, failed
+}
+
+// sleeper is a child of this test, with arguments of its own, as user uid.
+func sleeper(t testing.TB, uid uint32) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/bin/sleep", "1000", "2000")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if uid != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd
+}
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it starts processes of several users")
+	}
+}
+
+func TestListAllNodes(t *testing.T) {
+	needRoot(t)
+	dial := start(t, nil)
+	cmd := sleeper(t, 4242)
+	pid := id.PID(cmd.Process.Pid)
+	ps, loads, failed := list(t, dial(), api.ListProcesses{})
+	if len(failed) != 0 || len(loads) != 3 {
+		t.Fatalf("loads %v, failed %v", loads, failed)
+	}
+	found := map[id.Node]api.Process{}
+	last := map[id.Node]id.PID{}
+	for _, p := range ps {
+		if p.PID == pid {
+			found[p.Node] = p
+		}
+		if p.PID <= last[p.Node] {
+			t.Errorf("node %d: PID %d after %d", p.Node, p.PID, last[p.Node])
+		}
+		last[p.Node] = p.PID
+	}
+	if len(found) != 3 {
+		t.Fatalf("process %d is on %d nodes of 3", pid, len(found))
+	}
+	for n, p := range found {
+		if p.Comm != "sleep" || !slices.Equal(p.Args, []string{"/bin/sleep", "1000", "2000"}) || p.UID != 4242 || p.EGID != 4242 ||
+			p.PPID != id.PID(os.Getpid()) || p.PGID != pid || p.State != "S" || p.RSS == 0 || p.VSize < p.RSS || p.Threads != 1 || p.StartTicks == 0 {
+			t.Errorf("node %d: %+v", n, p)
+		}
+		if d := time.Since(time.UnixMilli(p.Start)); d < 0 || d > time.Minute {
+			t.Errorf("node %d: it started %v ago", n, d)
+		}
+	}
+}
+
+func TestListSome(t *testing.T) {
+	dial := start(t, nil)
+	self := id.PID(os.Getpid())
+	nodes := func(ps []api.Process) (out []id.Node) {
+		for _, p := range ps {
+			out = append(out, p.Node)
+		}
+		slices.Sort(out)
+		return out
+	}
+	ps, _, _ := list(t, dial(), api.ListProcesses{PIDs: []id.PID{self, self, 4194303}})
+	if got := nodes(ps); !slices.Equal(got, []id.Node{1, 2, 3}) && self.Home() == 0 {
+		t.Errorf("a node-local PID was found on %v", got)
+	}
+	ps, _, _ = list(t, dial(), api.ListProcesses{PIDs: []id.PID{self}, Node: 2})
+	if got := nodes(ps); !slices.Equal(got, []id.Node{2}) {
+		t.Errorf("--node 2: found on %v", got)
+	}
+	ps, _, _ = list(t, dial(), api.ListProcesses{PIDs: []id.PID{self}, Local: true, Node: 3})
+	if got := nodes(ps); !slices.Equal(got, []id.Node{1}) {
+		t.Errorf("local: found on %v", got)
+	}
+	tid := id.PID(otherThread(t))
+	if ps, _, _ = list(t, dial(), api.ListProcesses{PIDs: []id.PID{tid}}); len(ps) != 0 {
+		t.Errorf("thread %d is listed as a process: %+v", tid, ps)
+	}
+	err := dial().Stream(testContext(t), api.ProcessList, api.ListProcesses{Node: 9}, func(json.RawMessage) error { return nil })
+	if !errno.Is(err, errno.Unavailable) || !strings.Contains(err.Error(), "node 9 is not UP") {
+		t.Errorf("a node that is not UP: %v", err)
+	}
+	err = dial().Stream(testContext(t), api.ProcessList, api.ListProcesses{PIDs: make([]id.PID, api.MaxPIDs+1)}, func(json.RawMessage) error { return nil })
+	if !errno.Is(err, errno.Invalid) {
+		t.Errorf("too many PIDs: %v", err)
+	}
+}
+
+// otherThread is the ID of a thread of this process that is not the main one.
+func otherThread(t *testing.T) int {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil || len(tasks) < 2 {
+		t.Fatalf("threads: %v, %v", tasks, err)
+	}
+	var tid int
+	if _, err := fmt.Sscan(tasks[1].Name(), &tid); err != nil {
+		t.Fatal(err)
+	}
+	return tid
+}
+
+func TestHomes(t *testing.T) {
+	all := []id.Node{1, 2, 3}
+	for _, c := range []struct {
+		pids []id.PID
+		want []id.Node
+	}{
+		{nil, all}, {[]id.PID{1}, all}, {[]id.PID{2<<15 + 5}, []id.Node{2}}, {[]id.PID{2<<15 + 5, 3 << 15}, []id.Node{2, 3}},
+		{[]id.PID{9 << 15}, []id.Node{}}, {[]id.PID{2 << 15, -4}, all}, {[]id.PID{1 << 30}, all},
+	} {
+		if got := homes(all, c.pids); !slices.Equal(got, c.want) {
+			t.Errorf("%d: %v, want %v", c.pids, got, c.want)
+		}
+	}
+}
+
+func TestOneNodeSilent(t *testing.T) {
+	dial := start(t, map[id.Node]ProcessesServer{4: silent{}})
+	ps, loads, failed := list(t, dial(), api.ListProcesses{Timeout: 200})
+	if len(loads) != 3 || len(ps) == 0 {
+		t.Errorf("%d processes, loads of %d nodes, want 3", len(ps), len(loads))
+	}
+	if want := "node 4: did not answer within 200ms"; len(failed) != 1 || failed[4] != want {
+		t.Errorf("failed: %q, want %q", failed, want)
+	}
+	var l api.Loads
+	if err := dial().Call(testContext(t), api.ProcessLoads, api.ListLoads{Timeout: 200}, &l); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Loads) != 4 || l.Loads[3].Error == "" || l.Loads[0].Error != "" || l.Loads[2].Node != 3 {
+		t.Errorf("%+v", l)
+	}
+	if best, ok := l.Best(); !ok || best == 4 {
+		t.Errorf("best is %d, %v", best, ok)
+	}
+	var r api.ProcessResults
+	req := api.SignalProcesses{Timeout: 200, Targets: []api.ProcessTarget{{PID: 4<<15 + 5}, {PID: id.PID(os.Getpid()), Node: 2}}}
+	if err := dial().Call(testContext(t), api.ProcessSignal, req, &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Results) != 2 || !strings.Contains(r.Results[0].Error, "did not answer") || r.Results[1].Error != "" || r.Results[1].Errno != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestSignal(t *testing.T) {
+	needRoot(t)
+	dial := start(t, nil)
+	for _, node := range []id.Node{1, 2} {
+		cmd := sleeper(t, 0)
+		pid := id.PID(cmd.Process.Pid)
+		ps, _, _ := list(t, dial(), api.ListProcesses{PIDs: []id.PID{pid}, Node: node})
+		if len(ps) != 1 {
+			t.Fatalf("node %d: %d processes", node, len(ps))
+		}
+		call := func(sig int, targets ...api.ProcessTarget) []api.ProcessResult {
+			t.Helper()
+			var r api.ProcessResults
+			if err := dial().Call(testContext(t), api.ProcessSignal, api.SignalProcesses{Targets: targets, Signal: sig}, &r); err != nil {
+				t.Fatal(err)
+			}
+			return r.Results
+		}
+		r := call(0, api.ProcessTarget{Node: node, PID: pid}, api.ProcessTarget{Node: node, PID: 4194303},
+			api.ProcessTarget{Node: node, PID: pid, StartTicks: ps[0].StartTicks + 1}, api.ProcessTarget{Node: node, PID: -pid})
+		for i, want := range []syscall.Errno{0, unix.ESRCH, unix.ESRCH, 0} {
+			if r[i].Errno != want || r[i].Error != "" || r[i].Node != node {
+				t.Errorf("node %d, target %d: %+v, want errno %d", node, i, r[i], want)
+			}
+		}
+		call(int(unix.SIGTERM), api.ProcessTarget{Node: node, PID: pid, StartTicks: ps[0].StartTicks})
+		_ = cmd.Wait()
+		if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signal() != unix.SIGTERM {
+			t.Errorf("node %d: it ended by %v", node, ws)
+		}
+	}
+}
+
+// The credentials that reach the kernel are those the other node was told.
+func TestActInTheNameOfAUser(t *testing.T) {
+	needRoot(t)
+	n := newNode(t, 2)
+	mine, roots := sleeper(t, 4242), sleeper(t, 0)
+	ts := []*Target{{Pid: int32(mine.Process.Pid)}, {Pid: int32(roots.Process.Pid)}, {Pid: 1}}
+	who := &Caller{Uid: 4242, Gid: 4242, Groups: []uint32{1, 2}}
+	sig, err := n.Signal(context.Background(), &SignalRequest{Caller: who, Targets: ts, Signal: 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []uint32{0, uint32(unix.EPERM), uint32(unix.EPERM)}; !slices.Equal(sig.Errnos, want) {
+		t.Errorf("signal: %v, want %v", sig.Errnos, want)
+	}
+	for _, c := range []struct {
+		nice int32
+		want []uint32
+	}{
+		{5, []uint32{0, uint32(unix.EPERM), uint32(unix.EPERM)}},
+		{1, []uint32{uint32(unix.EACCES), uint32(unix.EPERM), uint32(unix.EPERM)}}, // only root may take back
+	} {
+		rep, err := n.Renice(context.Background(), &ReniceRequest{Caller: who, Targets: ts, Nice: c.nice})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(rep.Errnos, c.want) {
+			t.Errorf("nice %d: %v, want %v", c.nice, rep.Errnos, c.want)
+		}
+	}
+	if prio, _ := unix.Getpriority(unix.PRIO_PROCESS, mine.Process.Pid); prio != 20-5 { // the raw call answers 20-nice
+		t.Errorf("nice value is %d, want 5", 20-prio)
+	}
+	if _, err := n.Signal(context.Background(), &SignalRequest{Targets: ts}); !errno.Is(err, errno.Invalid) {
+		t.Errorf("a request without a caller: %v", err)
+	}
+}
+
+func TestRenice(t *testing.T) {
+	needRoot(t)
+	dial := start(t, nil)
+	cmd := sleeper(t, 0)
+	pid := id.PID(cmd.Process.Pid)
+	for i, target := range []api.ProcessTarget{{Node: 1, PID: pid}, {Node: 2, PID: -pid}} {
+		var r api.ProcessResults
+		if err := dial().Call(testContext(t), api.ProcessRenice, api.ReniceProcesses{Targets: []api.ProcessTarget{target}, Nice: 7 + i}, &r); err != nil {
+			t.Fatal(err)
+		}
+		if prio, _ := unix.Getpriority(unix.PRIO_PROCESS, int(pid)); len(r.Results) != 1 || r.Results[0].Errno != 0 || 20-prio != 7+i {
+			t.Errorf("%+v: nice is %d, want %d; %+v", target, 20-prio, 7+i, r)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	dial := start(t, nil)
+	for _, c := range []struct {
+		name string
+		req  api.SignalProcesses
+	}{
+		{"nothing", api.SignalProcesses{}},
+		{"everything", api.SignalProcesses{Targets: []api.ProcessTarget{{PID: -1}}}},
+		{"own group", api.SignalProcesses{Targets: []api.ProcessTarget{{PID: 0}}}},
+		{"PID too high", api.SignalProcesses{Targets: []api.ProcessTarget{{PID: 1 << 23}}}},
+		{"PID too low", api.SignalProcesses{Targets: []api.ProcessTarget{{PID: -1 << 31}}}},
+		{"node too high", api.SignalProcesses{Targets: []api.ProcessTarget{{PID: 5, Node: 200}}}},
+		{"too many", api.SignalProcesses{Targets: make([]api.ProcessTarget, api.MaxPIDs+1)}},
+		{"signal", api.SignalProcesses{Targets: []api.ProcessTarget{{PID: 5}}, Signal: 65}},
+		{"negative signal", api.SignalProcesses{Targets: []api.ProcessTarget{{PID: 5}}, Signal: -1}},
+		{"group with start", api.SignalProcesses{Targets: []api.ProcessTarget{{PID: -5, StartTicks: 1}}}},
+	} {
+		if err := dial().Call(testContext(t), api.ProcessSignal, c.req, nil); !errno.Is(err, errno.Invalid) {
+			t.Errorf("%s: %v, want invalid", c.name, err)
+		}
+	}
+	var r api.ProcessResults
+	if err := dial().Call(testContext(t), api.ProcessSignal, api.SignalProcesses{Targets: []api.ProcessTarget{{PID: 9<<15 + 1}}}, &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Results) != 1 || !strings.Contains(r.Results[0].Error, "node 9 is not UP") {
+		t.Errorf("the home is not UP: %+v", r)
+	}
+}
+
+func TestWhere(t *testing.T) {
+	dial := start(t, nil)
+	self := id.PID(os.Getpid())
+	for _, c := range []struct {
+		req  api.WhereProcess
+		node id.Node
+		kind errno.Kind
+	}{
+		{api.WhereProcess{PID: self, Node: 3}, 3, 0},
+		{api.WhereProcess{PID: 1}, 1, 0},
+		{api.WhereProcess{PID: 2<<15 + 32767, Node: 2}, 0, errno.NotFound},
+		{api.WhereProcess{PID: 9 << 15}, 0, errno.Unavailable},
+		{api.WhereProcess{PID: -5}, 0, errno.Invalid},
+	} {
+		var p api.ProcessPlace
+		err := dial().Call(testContext(t), api.ProcessWhere, c.req, &p)
+		if c.kind != 0 && !errno.Is(err, c.kind) || c.kind == 0 && (err != nil || p.Node != c.node || p.Home != c.req.PID.Home()) {
+			t.Errorf("%+v: %+v, %v", c.req, p, err)
+		}
+	}
+}
+
+func TestTooManyScans(t *testing.T) {
+	n := newNode(t, 2)
+	var held []*scratch
+	for range maxScans {
+		s, err := n.reader.get()
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, s)
+	}
+	if err := n.reader.List(nil, false, func(*api.Process) error { return nil }); !errno.Is(err, errno.Full) {
+		t.Errorf("one listing too many: %v, want full", err)
+	}
+	for _, s := range held {
+		n.reader.put(s)
+	}
+	if err := n.reader.List([]id.PID{1}, true, func(*api.Process) error { return nil }); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLoadAverageOfOwnTasks(t *testing.T) {
+	m := newLoadMeter(newNode(t, 1).reader, "/proc")
+	at := time.Unix(1000, 0)
+	if got := m.average(4, at); got != [3]float64{4, 4, 4} {
+		t.Errorf("first: %v", got)
+	}
+	got := m.average(0, at.Add(time.Minute))
+	for i, want := range []float64{4 * 0.36788, 4 * 0.81873, 4 * 0.93551} {
+		if d := got[i] - want; d > 1e-3 || d < -1e-3 {
+			t.Errorf("after a minute of rest: %v, want %v", got[i], want)
+		}
+	}
+	if got = m.average(2, at.Add(24*time.Hour)); got[0] < 1.999 || got[0] > 2 {
+		t.Errorf("after a day: %v", got)
+	}
+}
+
+// spin is a child that never sleeps.
+func spin(t *testing.T) {
+	cmd := exec.Command("/bin/sh", "-c", "echo; while :; do :; done")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCountSeesARunningProcess(t *testing.T) {
+	m := newLoadMeter(newNode(t, 1).reader, "/proc")
+	spin(t)
+	running, tasks, err := m.count()
+	if err != nil || running < 1 || tasks < running {
+		t.Errorf("running %d of %d: %v", running, tasks, err)
+	}
+}
+
+func TestReason(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{context.DeadlineExceeded, "node 3: did not answer within 1s"},
+		{errno.New(errno.Timeout, "x", 3, "y"), "node 3: did not answer within 1s"},
+		{errno.New(errno.Unavailable, "ics", 3, "left the cluster: power"), "ics: node 3: left the cluster: power"},
+		{errors.New("a\nb"), "node 3: a; b"},
+	} {
+		if got := reason(3, time.Second, c.err); got != c.want {
+			t.Errorf("%v: %q, want %q", c.err, got, c.want)
+		}
+	}
+}
+
+// fakeProc is a proc(5) with n processes, all like this one.
+func fakeProc(b *testing.B, n int) string {
+	b.Helper()
+	root := b.TempDir()
+	for i := range n {
+		dir := fmt.Sprintf("%s/%d", root, 1000+i)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			b.Fatal(err)
+		}
+		status := fmt.Sprintf("Name:\tx\nTgid:\t%d\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nVmLck:\t0 kB\n", 1000+i)
+		for name, text := range map[string]string{"stat": fmt.Sprintf("%d", 1000+i) + statLine[5:], "status": status, "cmdline": "/usr/bin/program\x00--with\x00some=arguments\x00"} {
+			if err := os.WriteFile(dir+"/"+name, []byte(text), 0o600); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	return root
+}
+
+func BenchmarkParseStat(b *testing.B) {
+	b.ReportAllocs()
+	in := []byte(statLine)
+	for b.Loop() {
+		var p api.Process
+		if err := parseStat(in, 4096, &p); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkReader1000(b *testing.B) {
+	b.ReportAllocs()
+	r, err := NewReader(fakeProc(b, 1000), 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	for b.Loop() {
+		n := 0
+		if err := r.List(nil, false, func(*api.Process) error { n++; return nil }); err != nil || n != 1000 {
+			b.Fatal(n, err)
+		}
+	}
+}
+
+// BenchmarkListThreeNodes is `ps` without the process of the command: the /proc
+// of this machine, three times, through gRPC and the local socket.
+func BenchmarkListThreeNodes(b *testing.B) {
+	dial := start(b, nil)
+	n := 0
+	for b.Loop() {
+		ps, _, failed := list(b, dial(), api.ListProcesses{})
+		if n = len(ps); len(failed) != 0 {
+			b.Fatal(failed)
+		}
+	}
+	b.ReportMetric(float64(n), "processes")
+}
+
+func BenchmarkSignalOtherNode(b *testing.B) {
+	n := newNode(b, 2)
+	who := sys.Credentials{UID: 4242, GID: 4242}
+	ts := []api.ProcessTarget{{PID: 1}}
+	for b.Loop() {
+		if _, err := n.reader.signal(who, ts, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
