@@ -68,8 +68,8 @@ type NodeInfo struct {
 	Cause       string         `json:"cause,omitempty"` // why it happened
 	Phase       string         `json:"phase,omitempty"` // what it is busy with, e.g. "catching up: 312 entries behind"
 
-	// Load is the run-queue length in hundredths of a CPU, as in `loads`;
-	// absent when not known.
+	// Load is Load.Value, as `loads` prints it: 100 means that every CPU is
+	// busy; absent when not known.
 	Load *int `json:"load,omitempty"`
 	// ClockOffset is its wall clock minus that of the node that answers, in
 	// nanoseconds; absent when not known.

@@ -1,0 +1,77 @@
+package applet
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// install makes a link to this program for every command in dir. It either
+// finds every name free (or ours) and makes all links, or changes nothing.
+func install(env *Env, dir string, all bool) error {
+	target, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the path of this program: %w", err)
+	}
+	if info, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("--install: %w", err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("--install: %s is not a directory", dir)
+	}
+	var names []string
+	for _, e := range env.table {
+		if e.NoLink || e.Run != nil || e.Stock && !all {
+			continue
+		}
+		link := filepath.Join(dir, e.Name)
+		ours, err := linkState(link, target)
+		if err != nil {
+			return err
+		}
+		if !ours {
+			names = append(names, e.Name)
+		}
+	}
+	for _, name := range names {
+		if err := replaceLink(target, filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(env.Stdout, "%d new links to %s in %s\n", len(names), target, dir)
+	return err
+}
+
+// linkState reports whether link leads to target already. A name that something
+// else than an ssi link has is an error.
+func linkState(link, target string) (ours bool, err error) {
+	dest, err := os.Readlink(link)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil: // not a link
+		return false, fmt.Errorf("%s is there and is not a link to %s: remove it or choose another directory; nothing was changed", link, program)
+	case dest == target:
+		return true, nil
+	case filepath.Base(dest) == program: // of an older installation
+		return false, nil
+	}
+	return false, fmt.Errorf("%s is a link to %s: remove it or choose another directory; nothing was changed", link, dest)
+}
+
+// replaceLink puts a link in place in one step, so that the command is never
+// missing.
+func replaceLink(target, link string) error {
+	tmp := link + ".ssi-new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(target, tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, link); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return nil
+}
