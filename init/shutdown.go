@@ -81,7 +81,9 @@ func (d *initd) exit() int {
 	err := unix.Reboot(rebootCommand(d.ending))
 	d.log.Error("the kernel refuses to end the machine", "op", d.ending.String(), "err", err)
 	if d.wholeMachine() { // returning would be a kernel panic
-		select {}
+		for {
+			time.Sleep(time.Hour)
+		}
 	}
 	return 1
 }

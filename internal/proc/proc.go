@@ -2,8 +2,8 @@
 //
 // A Spec travels from the node where a command was typed to the spawn role of
 // the node where it runs; each of them reads it with Decode, which trusts no
-// byte. The package has no state and no goroutines. It must never look at the
-// machine it runs on: who fills a Spec in says where each value comes from.
+// byte. The package has no state and no goroutines. It must never decide what a
+// process may: who fills a Spec in says where each value comes from.
 //
 // Limits: an encoded Spec has at most MaxSpec bytes.
 package proc

@@ -1,32 +1,274 @@
-// Package spawn is the role spawn.
 package spawn
 
 import (
-	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"ssi/internal/proc"
 )
 
-// Run is the role spawn: it serves the socket that PID 1 passed to it until
-// SIGTERM and returns the exit status for the process.
-func Run(log *slog.Logger) int { return 1 }
+// listenFD is the descriptor of the listening socket, which PID 1 passes.
+const listenFD = 3
 
-// RunSession is the role session (hidden; started by spawn only): the leader of
-// a terminal session. It returns the exit status for the process.
-func RunSession(args []string) int { return 1 }
-
-// Client asks the spawn role to create processes.
-type Client struct{}
-
-// NewClient makes a client for the socket at path.
-func NewClient(path string) *Client { return nil }
-
-// Spawn creates a process with files as its descriptors 0, 1 and 2. pidfd is the caller's to close.
-func (c *Client) Spawn(ctx context.Context, s *proc.Spec, files [3]*os.File) (pid int32, pidfd *os.File, err error) {
-	return 0, nil, nil
+// server is the state of the role's one thread.
+type server struct {
+	log  *slog.Logger
+	exe  string
+	nice int
+	buf  []byte // of the last request
 }
 
-// Close ends the connection.
-func (c *Client) Close() error { return nil }
+// Run is the role spawn: it serves the socket that PID 1 passed to it until
+// SIGTERM ends the process, and returns the exit status if it cannot.
+func Run(log *slog.Logger) int {
+	runtime.LockOSThread()
+	// Umask and working directory of this thread alone; see unshare(2).
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		log.Error("spawn role", "op", "unshare", "err", err)
+		return 1
+	}
+	// A signal that is ignored when a role starts would be ignored by every
+	// command; one with a handler is reset by exec.
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
+	unix.CloseOnExec(listenFD)
+	if err := unix.SetNonblock(listenFD, false); err != nil {
+		log.Error("spawn role: no socket from PID 1 (only `ssi init` starts this role)", "op", "spawn", "err", err)
+		return 1
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		exe = "/proc/self/exe"
+	}
+	nice, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		nice = 20 // the system call returns 20-nice
+	}
+	s := &server{log: log, exe: exe, nice: 20 - nice}
+	for {
+		fd, _, err := unix.Accept4(listenFD, unix.SOCK_CLOEXEC)
+		if err == unix.EINTR || err == unix.ECONNABORTED {
+			continue
+		}
+		if err != nil {
+			log.Error("spawn role", "op", "accept", "err", err)
+			return 1
+		}
+		if err := s.connection(fd); err != nil {
+			log.Warn("request to the spawn role", "op", "spawn", "err", err)
+		}
+		_ = unix.Close(fd)
+	}
+}
+
+// connection serves requests until the node role closes.
+func (s *server) connection(fd int) error {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return err
+	}
+	if cred.Uid != 0 {
+		return fmt.Errorf("process %d of user %d is refused: only root may ask", cred.Pid, cred.Uid)
+	}
+	for {
+		spec, files, err := s.receive(fd)
+		if err != nil || spec == nil {
+			closeFDs(files)
+			return err
+		}
+		pid, pidfd, failure := s.spawn(spec, files)
+		closeFDs(files)
+		if err := answer(fd, pid, pidfd, failure); err != nil {
+			return err
+		}
+	}
+}
+
+// receive reads one request; spec is nil if there is no more.
+func (s *server) receive(fd int) (spec *proc.Spec, files []int, err error) {
+	var head [lenSize]byte
+	var oob [128]byte
+	n, oobn, flags, err := recvmsg(fd, head[:], oob[:])
+	if err != nil || n == 0 {
+		return nil, nil, err
+	}
+	if files, err = rightsOf(oob[:oobn]); err != nil {
+		return nil, files, err
+	}
+	if flags&unix.MSG_CTRUNC != 0 {
+		return nil, files, errors.New("too many files with a request")
+	}
+	if err := readFull(fd, head[n:]); err != nil {
+		return nil, files, err
+	}
+	size := binary.BigEndian.Uint32(head[:])
+	if size > proc.MaxSpec {
+		return nil, files, proc.ErrTooLong
+	}
+	if cap(s.buf) < int(size) || cap(s.buf) > 1<<16 && size < 1<<14 {
+		s.buf = make([]byte, size)
+	}
+	s.buf = s.buf[:size]
+	if err := readFull(fd, s.buf); err != nil {
+		return nil, files, err
+	}
+	spec, err = proc.Decode(s.buf)
+	if err != nil {
+		return nil, files, err
+	}
+	if want := filesOf(spec); len(files) != want {
+		return nil, files, fmt.Errorf("request with %d files, needs %d", len(files), want)
+	}
+	return spec, files, nil
+}
+
+// filesOf is how many files come with a request: 0, 1, 2 and, for a session,
+// the leader's control socket.
+func filesOf(s *proc.Spec) int {
+	if s.Session {
+		return 4
+	}
+	return 3
+}
+
+func recvmsg(fd int, b, oob []byte) (n, oobn, flags int, err error) {
+	for {
+		n, oobn, flags, _, err = unix.Recvmsg(fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+		if err != unix.EINTR {
+			return n, oobn, flags, err
+		}
+	}
+}
+
+func readFull(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Read(fd, b)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		case n == 0:
+			return errors.New("the node role ended within a request")
+		default:
+			b = b[n:]
+		}
+	}
+	return nil
+}
+
+// answer sends the reply; if nobody takes it, it ends the process.
+func answer(fd int, pid int32, pidfd int, f *proc.Failure) error {
+	var rights []byte
+	if f == nil {
+		rights = unix.UnixRights(pidfd)
+		defer func() { _ = unix.Close(pidfd) }()
+	}
+	err := unix.Sendmsg(fd, appendReply(nil, pid, f), rights, nil, unix.MSG_NOSIGNAL)
+	if err != nil && f == nil {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		return fmt.Errorf("process %d was ended again: %w", pid, err)
+	}
+	return err
+}
+
+// spawn creates the process.
+func (s *server) spawn(spec *proc.Spec, files []int) (pid int32, pidfd int, f *proc.Failure) {
+	restore, f := s.impose(spec)
+	defer restore()
+	if f != nil {
+		return 0, -1, f
+	}
+	pidfd = -1
+	attr := &syscall.ProcAttr{Env: spec.Env, Sys: &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_PARENT,
+		PidFD:      &pidfd,
+		Setsid:     true,
+		Setctty:    spec.Session, // descriptor 0
+		Credential: &syscall.Credential{Uid: spec.UID, Gid: spec.GID, Groups: spec.Groups},
+	}}
+	for _, fd := range files {
+		attr.Files = append(attr.Files, uintptr(fd))
+	}
+	argv := spec.Argv
+	if spec.Session {
+		argv = append([]string{s.exe, SessionRole}, argv...)
+	}
+	n, f := create(argv, spec.Dir, attr)
+	if f != nil {
+		return 0, -1, f
+	}
+	if pidfd < 0 { // not before Linux 5.2
+		return 0, -1, &proc.Failure{Op: "pidfd", Path: spec.Argv[0], Errno: unix.ENOSYS}
+	}
+	imposeLate(n, spec)
+	return int32(n), pidfd, nil
+}
+
+// impose sets on this thread and process what a new process inherits and
+// nothing else can give it; restore undoes it.
+func (s *server) impose(spec *proc.Spec) (restore func(), f *proc.Failure) {
+	var undo []func()
+	restore = func() {
+		for i := len(undo) - 1; i >= 0; i-- {
+			undo[i]()
+		}
+	}
+	unix.Umask(int(spec.Umask)) // nothing else here makes files: it may stay
+	if int(spec.Nice) != s.nice {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, int(spec.Nice)); err != nil {
+			return restore, failure("setpriority", spec, err)
+		}
+		undo = append(undo, func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, s.nice) })
+	}
+	for _, l := range spec.Limits {
+		want := unix.Rlimit{Cur: l.Cur, Max: l.Max}
+		var have unix.Rlimit
+		if afterwards(l) {
+			continue
+		}
+		if err := unix.Getrlimit(int(l.Resource), &have); err != nil {
+			return restore, failure("getrlimit", spec, err)
+		}
+		if have == want && l.Resource != unix.RLIMIT_NOFILE {
+			continue
+		}
+		// The runtime raises the soft limit of open files for itself and lowers
+		// it again in children, until it was set by hand: so always set it.
+		if err := unix.Setrlimit(int(l.Resource), &want); err != nil {
+			return restore, failure("setrlimit", spec, err)
+		}
+		undo = append(undo, func() { _ = unix.Setrlimit(int(l.Resource), &have) })
+	}
+	return restore, nil
+}
+
+// afterwards reports whether l would harm this role and is set on the process a
+// moment after its start: processor time counts from the start of a process, and
+// creating one takes descriptors.
+func afterwards(l proc.Rlimit) bool {
+	return l.Resource == unix.RLIMIT_CPU || l.Resource == unix.RLIMIT_NOFILE && l.Cur < 64
+}
+
+func imposeLate(pid int, spec *proc.Spec) {
+	for _, l := range spec.Limits {
+		if afterwards(l) {
+			_ = unix.Prlimit(pid, int(l.Resource), &unix.Rlimit{Cur: l.Cur, Max: l.Max}, nil)
+		}
+	}
+}
+
+func failure(op string, spec *proc.Spec, err error) *proc.Failure {
+	e, ok := err.(unix.Errno)
+	if !ok {
+		e = unix.EIO
+	}
+	return &proc.Failure{Op: op, Path: spec.Argv[0], Errno: e}
+}
