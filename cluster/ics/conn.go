@@ -1,0 +1,140 @@
+package ics
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"ssi/internal/errno"
+	"ssi/internal/id"
+)
+
+// The protocols, by their ALPN names.
+const (
+	protoICS  = "ssi-ics"
+	protoRaft = "ssi-raft"
+	protoBulk = "ssi-bulk"
+	protoJoin = "ssi-join"
+)
+
+// conn is one connection the transport knows of, from accept or dial to its
+// end. It is the net.Conn that gRPC and the users of streams see.
+type conn struct {
+	net.Conn // the TLS connection; before the handshake, and to the node itself, the plain one
+	raw      net.Conn
+	t        *Transport
+	inbound  bool
+
+	// Set by identify before the connection is used, then constant; Transport.mu.
+	peer    id.Node
+	role    string
+	proto   string
+	chain   []*x509.Certificate
+	control bool // a bulk stream exempt from fencing
+
+	incarnation atomic.Uint64 // of the peer, from its hello; 0: not known yet
+	cause       atomic.Pointer[error]
+	release     func() // gives back what the connection counts against; may be nil
+	once        sync.Once
+}
+
+// track registers a new connection; nil if the transport is closed, then raw
+// is closed.
+func (t *Transport) track(raw net.Conn, inbound bool) *conn {
+	c := &conn{Conn: raw, raw: raw, t: t, inbound: inbound}
+	t.mu.Lock()
+	closed := t.closed
+	if !closed {
+		t.conns[c] = struct{}{}
+	}
+	t.mu.Unlock()
+	if closed {
+		_ = raw.Close()
+		return nil
+	}
+	return c
+}
+
+// identify notes who is on the other side.
+func (c *conn) identify(tc *tls.Conn, peer id.Node, role, proto string) {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	if tc != nil {
+		c.Conn = tc
+		c.chain = tc.ConnectionState().PeerCertificates
+	}
+	c.peer, c.role, c.proto = peer, role, proto
+}
+
+func (c *conn) setCause(cause error) {
+	if cause != nil {
+		c.cause.CompareAndSwap(nil, &cause)
+	}
+}
+
+// abort ends the connection at once: nothing is flushed, no alert is sent, a
+// blocked read or write returns cause.
+func (c *conn) abort(cause error) {
+	c.setCause(cause)
+	_ = c.raw.Close() // the descriptor is gone either way
+	c.forget()
+}
+
+// Close ends the connection in the orderly way of TLS. That may write, for at
+// most the five seconds crypto/tls allows itself.
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	c.forget()
+	return err
+}
+
+func (c *conn) forget() {
+	c.once.Do(func() {
+		c.t.mu.Lock()
+		delete(c.t.conns, c)
+		c.t.mu.Unlock()
+		if c.release != nil {
+			c.release()
+		}
+	})
+}
+
+// CloseWrite sends the end of the stream; the other direction goes on.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return c.explain(w.CloseWrite())
+	}
+	return errors.ErrUnsupported
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		err = c.explain(err)
+	}
+	return n, err
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		err = c.explain(err)
+	}
+	return n, err
+}
+
+// explain turns the error of a broken connection into one that says why.
+func (c *conn) explain(err error) error {
+	if cause := c.cause.Load(); cause != nil && err != nil {
+		return *cause
+	}
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return errno.New(errno.Unavailable, "", c.peer, "connection lost: %w", err)
+}

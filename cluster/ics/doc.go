@@ -1,0 +1,54 @@
+// Package ics is the internode communication: all bytes that nodes of one
+// cluster exchange go through one TCP port, in TLS 1.3 with certificates on
+// both sides, split by ALPN into four protocols:
+//
+//	ssi-ics   gRPC: calls between subsystems
+//	ssi-raft  framed small messages, first in every queue
+//	ssi-bulk  raw streams: file data, pages, terminals
+//	ssi-join  the conversation of a machine that has a token
+//
+// Who the peer is comes from its certificate, never from its address. After
+// the handshake the client sends a hello (its incarnation and epoch, for bulk
+// also what it wants) and the server answers; see hello.go.
+//
+// # Membership
+//
+// SetView tells the transport what the membership says. When a peer leaves (no
+// member any more, or another incarnation) every call and stream to or from
+// that life of it ends at once with errno.Unavailable. Until then nothing here
+// decides that a peer is dead: there are no gRPC keepalives. Calls and streams
+// of callers that are no members in a view at least as new as theirs are
+// refused with errno.Stale; those of a caller whose view is newer than ours are
+// served. Methods and stream names listed in Config.Control are exempt, from
+// fencing too: they are what the membership itself is made of. ssi-raft is
+// exempt altogether: raft has terms of its own.
+//
+// # Limits
+//
+// See Limits. Send never blocks; its queue per peer is bounded and gives up the
+// oldest messages first, because the newest carry what raft wants to know now.
+// Streams per peer are bounded each way; what is over is refused with
+// errno.Full. Handshakes in progress are bounded for strangers in all and per
+// address; addresses of peers have places of their own, so strangers cannot
+// keep members out. Every unary call has a deadline (Limits.CallTimeout when
+// the caller set none); a streaming call lives as long as both ends are members.
+//
+// # Goroutines
+//
+// Per listener one; per accepted connection one (gRPC connections are handed to
+// the gRPC server, which has its own); per peer with messages to send two (the
+// writer, and one that notices the connection's end). All are waited for by
+// Close.
+//
+// # Locks
+//
+// Transport.mu guards the tables of peers and connections and is never held
+// over I/O or a callback. outbox.mu guards one queue. gate.mu and refusals.mu
+// are leaves. No two are ever held together.
+//
+// # Never
+//
+// It must never let a byte of an unauthenticated peer past the handshake,
+// decide about membership, wait without a deadline before authentication, or
+// read a peer's claim about its number from anything but its certificate.
+package ics

@@ -1,0 +1,123 @@
+package ics
+
+import (
+	"context"
+	"net"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"ssi/internal/errno"
+)
+
+// Flow control windows: fixed, so that gRPC sends no pings to estimate them.
+const (
+	streamWindow = 1 << 20
+	connWindow   = 4 << 20
+)
+
+func (t *Transport) newServer() *grpc.Server {
+	return grpc.NewServer(
+		grpc.Creds(ready{}),
+		grpc.ConnectionTimeout(t.limits.Handshake), // for the HTTP/2 preface
+		grpc.MaxRecvMsgSize(MaxCall),
+		grpc.MaxSendMsgSize(MaxCall),
+		grpc.MaxConcurrentStreams(uint32(t.limits.CallsPerConn)),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
+		grpc.SharedWriteBuffer(true),
+		grpc.WaitForHandlers(true),
+		grpc.UnaryInterceptor(t.serveUnary),
+		grpc.StreamInterceptor(t.serveStream),
+	)
+}
+
+// ready are the transport credentials of connections that had their handshake.
+type ready struct{}
+
+type authInfo struct {
+	credentials.CommonAuthInfo
+	c *conn
+}
+
+func (authInfo) AuthType() string { return "ics" }
+
+func (ready) ClientHandshake(_ context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return ready{}.ServerHandshake(c)
+}
+
+func (ready) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	tc, ok := c.(*conn)
+	if !ok {
+		return nil, nil, errno.New(errno.Permission, "", 0, "not a connection of the transport")
+	}
+	return c, authInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, tc}, nil
+}
+
+func (ready) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
+}
+func (ready) Clone() credentials.TransportCredentials { return ready{} }
+func (ready) OverrideServerName(string) error         { return nil }
+
+// begin checks a call and prepares the context of its handler, which ends when
+// this node is fenced, unless the method is exempt.
+func (t *Transport) begin(ctx context.Context, method string) (context.Context, context.CancelFunc, error) {
+	from, to, err := callerOf(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	control := t.control(method)
+	s := t.service.Load()
+	if err := t.admit(from, to, control); err != nil {
+		return nil, nil, err
+	}
+	ctx = context.WithValue(ctx, callerKey{}, from)
+	if control {
+		return ctx, func() {}, nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
+	return ctx, func() { stop(); cancel(nil) }, nil
+}
+
+// finish is the error of a handler as it leaves: a fence explains whatever
+// failed under it.
+func (t *Transport) finish(ctx context.Context, err error) error {
+	if err != nil && errno.Is(context.Cause(ctx), errno.Fenced) {
+		err = context.Cause(ctx)
+	}
+	return toStatus(err, t.cfg.Self)
+}
+
+func (t *Transport) serveUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+	ctx, done, err := t.begin(ctx, info.FullMethod)
+	if err != nil {
+		return nil, toStatus(err, t.cfg.Self)
+	}
+	defer done()
+	if _, ok := ctx.Deadline(); !ok { // a caller of another make
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.limits.CallTimeout)
+		defer cancel()
+	}
+	resp, err := h(ctx, req)
+	return resp, t.finish(ctx, err)
+}
+
+func (t *Transport) serveStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+	ctx, done, err := t.begin(ss.Context(), info.FullMethod)
+	if err != nil {
+		return toStatus(err, t.cfg.Self)
+	}
+	defer done()
+	return t.finish(ctx, h(srv, &serverStream{ServerStream: ss, ctx: ctx}))
+}
+
+// serverStream is a stream whose handler sees our context.
+type serverStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *serverStream) Context() context.Context { return s.ctx }
