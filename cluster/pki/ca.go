@@ -155,6 +155,20 @@ func (k *CAKey) Issue(node id.Node, role Role, pub ed25519.PublicKey, now time.T
 	return der, nil
 }
 
+// IssueMaterial is Issue for a key of this machine: what the first node of a
+// cluster starts with.
+func (k *CAKey) IssueMaterial(node id.Node, role Role, key ed25519.PrivateKey, now time.Time) (Material, error) {
+	der, err := k.Issue(node, role, key.Public().(ed25519.PublicKey), now)
+	if err != nil {
+		return Material{}, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return Material{}, fmt.Errorf("issue certificate for node %d: %w", node, err)
+	}
+	return Material{CA: &k.CA, Cert: cert, Key: key}, nil
+}
+
 // MarshalKey is the private key as PEM (PKCS 8), for a file only root reads.
 func (k *CAKey) MarshalKey() ([]byte, error) { return marshalKey(k.key) }
 

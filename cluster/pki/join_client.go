@@ -34,6 +34,7 @@ type Joined struct {
 	Material    Material
 	Who         Identity
 	ClusterName string
+	Profile     string // timing profile of the cluster
 	Members     []Member
 }
 
@@ -155,7 +156,7 @@ func (j *Join) accept(ca *CA, reply joinReply) (*Joined, error) {
 	if err := m.check(); err != nil {
 		return nil, errno.New(errno.Invalid, "join", 0, "%w", err)
 	}
-	return &Joined{Material: m, Who: who, ClusterName: reply.ClusterName, Members: reply.Members}, nil
+	return &Joined{Material: m, Who: who, ClusterName: reply.ClusterName, Profile: reply.Profile, Members: reply.Members}, nil
 }
 
 var errPin = errors.New("its CA is not the one the token names")

@@ -55,6 +55,7 @@ type Grant struct {
 	Node        id.Node
 	Role        Role
 	ClusterName string
+	Profile     string // timing profile of the cluster
 	Members     []Member
 }
 
@@ -161,5 +162,5 @@ func (s *JoinServer) answer(ctx context.Context, conn *tls.Conn, hash TokenHash)
 	if err != nil {
 		return req, joinReply{}, err
 	}
-	return req, joinReply{Node: grant.Node, Certificate: cert, ClusterName: grant.ClusterName, Members: grant.Members}, nil
+	return req, joinReply{Node: grant.Node, Certificate: cert, ClusterName: grant.ClusterName, Profile: grant.Profile, Members: grant.Members}, nil
 }

@@ -59,6 +59,7 @@ type joinReply struct {
 	Node        id.Node    `json:"node,omitempty"`
 	Certificate []byte     `json:"certificate,omitempty"` // DER
 	ClusterName string     `json:"cluster_name,omitempty"`
+	Profile     string     `json:"profile,omitempty"` // timing profile of the cluster
 	Members     []Member   `json:"members,omitempty"`
 }
 

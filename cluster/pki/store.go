@@ -17,11 +17,12 @@ import (
 
 // Names of the files in the state directory (/var/lib/ssi).
 const (
-	FileCA     = "ca.crt"
-	FileCAKey  = "ca.key"
-	FileCert   = "node.crt"
-	FileKey    = "node.key"
-	maxPEMFile = 64 << 10
+	FileCA      = "ca.crt"
+	FileCAKey   = "ca.key"
+	FileCert    = "node.crt"
+	FileKey     = "node.key"
+	FilePending = "joining.key" // of a join that has not succeeded yet
+	maxPEMFile  = 64 << 10
 )
 
 // Material is what a node needs to prove who it is.
@@ -71,7 +72,38 @@ func (m Material) Save(dir string) error {
 	if err := writeFile(filepath.Join(dir, FileCert), certPEM(m.Cert.Raw)); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, FileKey), key)
+	if err := writeFile(filepath.Join(dir, FileKey), key); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, FilePending)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// PendingKey is the key to join with: that of an earlier try which was cut off,
+// so that its token can be used again (RetryWindow), or a new one, which it
+// keeps in dir until Save.
+func PendingKey(dir string) (ed25519.PrivateKey, error) {
+	path := filepath.Join(dir, FilePending)
+	text, err := readSecret(path)
+	if err == nil {
+		return parseKey(text)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	key, err := NewKey()
+	if err != nil {
+		return nil, err
+	}
+	if text, err = marshalKey(key); err != nil {
+		return nil, err
+	}
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	return key, writeFile(path, text)
 }
 
 // Load reads what Save wrote. If the node never joined, the error is

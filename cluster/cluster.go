@@ -1,0 +1,262 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"ssi/cluster/core"
+	"ssi/cluster/ics"
+	"ssi/cluster/member"
+	"ssi/cluster/pki"
+	"ssi/cluster/raftlog"
+	"ssi/cluster/registry"
+	"ssi/internal/errno"
+	"ssi/internal/id"
+)
+
+// maxInbox is how many messages of peers wait for the loop.
+const maxInbox = 8192
+
+// ErrRestart is what Run returns when the daemon has to start anew, with empty
+// hands: the node was declared dead and joins again, or it was forced.
+var ErrRestart = errors.New("the daemon has to start anew")
+
+// Config is what a Cluster is made from.
+type Config struct {
+	Dir       string      // state directory, holding certificate and identity
+	RunDir    string      // forgotten when the machine restarts
+	HooksDir  string      // holds nodeup.d and nodedown.d
+	Info      member.Info // name, address, classes
+	MaxVoters int
+	Log       *slog.Logger
+
+	// OnServing is told when the node may serve and when it is fenced, in order,
+	// from one goroutine. What must have ended before another node may take over
+	// has ended when it returns; it must be quick.
+	OnServing func(Serving)
+	// OnGone is told once for each life of a node that left the membership.
+	OnGone func(n id.Node, cause string)
+	// Ready is asked before the node goes from COMINGUP to UP; nil: always.
+	Ready func(context.Context) error
+	// InitWork runs while this node holds init; its context ends with the hold.
+	InitWork []func(context.Context)
+}
+
+// Cluster is this node's membership.
+type Cluster struct {
+	cfg      Config
+	log      *slog.Logger
+	ident    Identity
+	self     id.Node
+	material pki.Material
+	timing   core.Timing
+	inc      id.Incarnation
+
+	transport *ics.Transport
+	hub       *registry.Hub
+	members   *Published[*member.View]
+	status    *Published[core.Status]
+	serving   *Published[Serving]
+
+	inbox chan inbound
+	calls chan func()
+	ended chan struct{} // closed when the loop has ended
+
+	// Owned by the loop.
+	core    *core.Core
+	store   *registry.Store
+	disk    *raftlog.Log // nil without raft state
+	fence   *fence
+	addrs   map[id.Node]string // of the other nodes, as known last
+	nextReq uint64
+	waiting map[uint64]chan core.Outcome
+
+	initRole  initRole
+	revokedAt uint64 // registry revision of the newest revocation seen; owned by the loop
+}
+
+type inbound struct {
+	from id.Node
+	at   time.Duration // boottime when it arrived
+	msg  *core.Message
+}
+
+// New makes the node's membership from its state directory: it reads, and does
+// not start anything. The caller registers services on Transport, then calls Run.
+func New(cfg Config) (*Cluster, error) {
+	ident, err := ReadIdentity(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := pki.Load(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	who, err := pki.IdentityOf(m.Cert)
+	if err != nil {
+		return nil, err
+	}
+	if who.Cluster != ident.ID || who.Node != ident.Node {
+		return nil, fmt.Errorf("%s: the certificate is of %v, %s of node %d of cluster %s; they do not belong together: restore them, or join anew: ssi cluster join",
+			cfg.Dir, who, fileCluster, ident.Node, ident.ID)
+	}
+	timing, err := core.TimingFor(ident.Profile)
+	if err != nil {
+		return nil, err
+	}
+	inc, err := incarnation(filepath.Join(cfg.RunDir, "incarnation"), false)
+	if err != nil {
+		return nil, fmt.Errorf("number of this start of the node: %w", err)
+	}
+	cfg.Info.Witness = ident.Witness
+	c := &Cluster{
+		cfg: cfg, log: cfg.Log, ident: ident, self: ident.Node, material: m, timing: timing, inc: inc,
+		store:   registry.NewStore(),
+		members: newPublished(&member.View{}),
+		status:  newPublished(core.Status{Node: ident.Node, Reason: "starting"}),
+		serving: newPublished(Serving{Cause: "starting"}),
+		inbox:   make(chan inbound, maxInbox),
+		calls:   make(chan func()),
+		ended:   make(chan struct{}),
+		waiting: map[uint64]chan core.Outcome{},
+	}
+	c.hub = registry.NewHub(c.store.View())
+	c.initRole.hold = newPublished(core.Hold{})
+	c.fence = newFence(c.onServing, c.initRole.set)
+	c.transport, err = ics.New(ics.Config{
+		Self: c.self, Incarnation: inc, Log: cfg.Log,
+		Credentials: pki.NewCredentials(m, c.isRevoked),
+		Control:     []string{probeService},
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.transport.SetServing(false, "starting")
+	c.transport.HandleMessages(c.receive)
+	c.transport.HandleJoin(&joinService{c: c})
+	c.registerProbe()
+	return c, nil
+}
+
+// Self is this node's number.
+func (c *Cluster) Self() id.Node { return c.self }
+
+// Identity is which cluster this is.
+func (c *Cluster) Identity() Identity { return c.ident }
+
+// Transport is the node's internode communication.
+func (c *Cluster) Transport() *ics.Transport { return c.transport }
+
+// Members is the membership as far as this node knows.
+func (c *Cluster) Members() *Published[*member.View] { return c.members }
+
+// Status is what the core says of this node.
+func (c *Cluster) Status() *Published[core.Status] { return c.status }
+
+// Serving says whether this node may serve.
+func (c *Cluster) Serving() *Published[Serving] { return c.serving }
+
+// Registry is the replicated registry.
+func (c *Cluster) Registry() Registry { return Registry{c} }
+
+// Run takes part in the cluster, with connections from l, until ctx ends (then
+// it leaves without a word, as a crash would: see Leave), or until it cannot go
+// on; ErrRestart means that the daemon is to start anew.
+func (c *Cluster) Run(ctx context.Context, l net.Listener) error {
+	defer close(c.ended)
+	defer func() { _ = c.transport.Close() }() // always nil
+	c.addrs = c.readPeers()
+	if err := c.openCore(); err != nil {
+		return err
+	}
+	defer c.closeDisk()
+	c.setPeers(c.members.Load())
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() { c.fence.run(ctx) })
+	wg.Go(func() {
+		if err := c.transport.Serve(l); err != nil {
+			cancel(fmt.Errorf("serve other nodes: %w", err))
+		}
+	})
+	wg.Go(func() { c.runInit(ctx) })
+	wg.Go(func() { c.goUp(ctx) })
+	wg.Go(func() { c.found(ctx) })
+	err := c.loop(ctx)
+	c.hub.Close(errno.New(errno.Unavailable, "registry", c.self, "the daemon is stopping"))
+	return err
+}
+
+// openCore makes the core from what is on the disk.
+func (c *Cluster) openCore() error {
+	cfg := core.Config{
+		Cluster: c.ident.ID, Self: c.self, Incarnation: c.inc, Info: c.cfg.Info, Timing: c.timing,
+		Seed: rand.Uint64(), MaxVoters: c.cfg.MaxVoters,
+	}
+	dir := filepath.Join(c.cfg.Dir, dirRaft)
+	disk, err := raftlog.Open(dir)
+	switch {
+	case err == nil:
+		ident := disk.Identity()
+		cfg.RaftID, cfg.Recovery, cfg.Storage = ident.RaftID, ident.Recovery, disk.Storage()
+		c.disk = disk
+	case errors.Is(err, fs.ErrNotExist):
+		var f founding
+		ferr := readJSON(filepath.Join(c.cfg.Dir, fileFounding), &f)
+		if ferr != nil && !errors.Is(ferr, fs.ErrNotExist) {
+			return ferr
+		}
+		if ferr == nil {
+			cfg.Bootstrap = true
+			cfg.RaftID, cfg.Recovery = core.FirstRaftID(c.self), core.NextRecovery(0, c.self)
+			if c.disk, err = raftlog.Create(dir, c.diskIdentity(cfg.RaftID, cfg.Recovery)); err != nil {
+				return err
+			}
+			cfg.Storage = c.disk.Storage()
+		}
+	default:
+		return err
+	}
+	cfg.Contacts = c.contacts()
+	c.core, err = core.New(cfg, c.store)
+	return err
+}
+
+func (c *Cluster) diskIdentity(raftID, recovery uint64) raftlog.Identity {
+	return raftlog.Identity{Cluster: c.ident.ID, Node: c.self, RaftID: raftID, Recovery: recovery}
+}
+
+func (c *Cluster) closeDisk() {
+	if c.disk == nil {
+		return
+	}
+	if err := c.disk.Close(); err != nil {
+		c.log.Error("close the log", "err", err)
+	}
+}
+
+// onServing passes the fence on.
+func (c *Cluster) onServing(s Serving) {
+	if s.OK {
+		c.log.Info("serving")
+	} else {
+		c.log.Warn("not serving", "cause", s.Cause)
+	}
+	c.transport.SetServing(s.OK, s.Cause)
+	if c.cfg.OnServing != nil {
+		c.cfg.OnServing(s)
+	}
+	c.serving.set(s)
+}

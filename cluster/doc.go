@@ -1,0 +1,33 @@
+// Package cluster runs this node's part in the cluster: it drives cluster/core
+// with clock, disk (cluster/raftlog) and transport (cluster/ics), publishes what
+// the core decides, and offers the registry to the rest of the daemon.
+//
+// # Goroutines
+//
+// All are started by Run and have ended when it returns.
+//
+//	loop    owns the Core, the registry's Store and the durable log. Everything
+//	        that wants something of them sends it a closure.
+//	fence   ends serving and the init work at the times the core gave, also while
+//	        the loop is stuck on a disk.
+//	init    runs the work of the init holder under a context that ends with the
+//	        hold, and waits for it.
+//	serve   accepts connections (in cluster/ics).
+//
+// # Lock order
+//
+// fence.mu is a leaf and is never held over a call out of the package; published
+// values have a lock of their own each, also leaves.
+//
+// # Limits
+//
+// maxInbox messages wait for the loop; more are dropped, as the network might.
+// Calls wait for the loop until their context ends. The core bounds open
+// proposals.
+//
+// # Never
+//
+// It must never send a message before what it promises is on disk, serve after
+// ServingUntil, go on after a failed write, or start with an empty log where
+// there was one.
+package cluster

@@ -1,0 +1,109 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/cluster/core"
+)
+
+// boottime is the clock that leases are measured with: it goes on while the
+// machine sleeps (clock_gettime(2), CLOCK_BOOTTIME).
+func boottime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic(err) // the clock exists since Linux 2.6.39
+	}
+	return time.Duration(ts.Nano())
+}
+
+// Serving says whether this node may act as a member, and why not.
+type Serving struct {
+	OK    bool
+	Since time.Duration // CLOCK_BOOTTIME
+	Cause string        // why not
+}
+
+// fence turns the permissions that the core grants until a time into calls at
+// that time. Its goroutine depends on nothing that can block: not on the disk,
+// not on the loop.
+type fence struct {
+	onServing func(Serving)
+	onInit    func(core.Hold)
+
+	mu      sync.Mutex
+	serving core.Hold // Until of the permission to serve
+	cause   string
+	init    core.Hold
+	wake    chan struct{} // holds a token when something changed
+}
+
+func newFence(onServing func(Serving), onInit func(core.Hold)) *fence {
+	return &fence{onServing: onServing, onInit: onInit, cause: "starting", wake: make(chan struct{}, 1)}
+}
+
+// set takes the core's newest decision.
+func (f *fence) set(s *core.Status) {
+	f.mu.Lock()
+	f.serving = core.Hold{Held: s.Serving, Until: s.ServingUntil}
+	f.init = s.Init
+	if s.Reason != "" {
+		f.cause = s.Reason
+	}
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run applies decisions until ctx ends, and then withdraws them.
+func (f *fence) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	first := true
+	serving := Serving{}
+	var init core.Hold
+	for {
+		now := boottime()
+		f.mu.Lock()
+		may, hold, cause := f.serving, f.init, f.cause
+		f.mu.Unlock()
+		if ctx.Err() != nil {
+			may, hold, cause = core.Hold{}, core.Hold{}, "the daemon is stopping"
+		}
+		if may.Held && !may.At(now) {
+			cause = "the lease was not renewed in time"
+		}
+		if ok := may.At(now); first || ok != serving.OK {
+			first = false
+			serving = Serving{OK: ok, Since: now}
+			if !ok {
+				serving.Cause = cause
+			}
+			f.onServing(serving)
+		}
+		if held := hold.At(now); held != init.Held || held && hold.Term != init.Term {
+			init = core.Hold{Held: held, Term: hold.Term}
+			f.onInit(init)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		next := time.Hour
+		for _, h := range []core.Hold{may, hold} {
+			if h.At(now) {
+				next = min(next, h.Until-now)
+			}
+		}
+		timer.Reset(next)
+		select {
+		case <-f.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+}

@@ -1,0 +1,25 @@
+package cluster
+
+import (
+	"fmt"
+
+	"ssi/cluster/pki"
+	"ssi/internal/id"
+)
+
+// Keys of the registry that the cluster itself uses. Only the daemons write
+// below /sys, and what lies below secretPrefix is shown to nobody.
+const (
+	keyCAKey      = "/sys/secret/ca-key"
+	secretPrefix  = "/sys/secret"
+	keyTokens     = "/sys/token"
+	keyNumbers    = "/sys/number"
+	keyRevoked    = "/sys/revoked"
+	keyShutdown   = "/sys/shutdown"
+	keyNodeupDone = "/sys/hooks/nodeup"
+)
+
+func keyToken(h pki.TokenHash) string  { return keyTokens + "/" + h.String() }
+func keyNumber(n id.Node) string       { return fmt.Sprintf("%s/%d", keyNumbers, n) }
+func keyRevokedNode(n id.Node) string  { return fmt.Sprintf("%s/%d", keyRevoked, n) }
+func keyShutdownNode(n id.Node) string { return fmt.Sprintf("%s/%d", keyShutdown, n) }
