@@ -86,7 +86,7 @@ its keys included.`,
 	f.StringVar(&out, "tokens-out", "", "write the tokens to `FILE`, one a line, readable by root only")
 	f.BoolVar(&opts.Force, "force", false, "forget the cluster this machine belongs to")
 	f.BoolVar(&asJSON, "json", false, "print the result as JSON, without the tokens")
-	return Manual(cmd, exitPlain, "cluster token", "cluster join")
+	return Manual(cmd, exitPlain, "cluster-token(1)", "cluster-join(1)")
 }
 
 // checkAddr refuses what cannot be an address before anything is written.
@@ -126,7 +126,7 @@ addresses behind the token; they are used when none are given.`
 	cmd.Example = `  cluster join 10.0.0.1                         asks for the token
   cluster join --token-file /root/token 10.0.0.1:1985
   ssh node1 cluster token | cluster join        token and address in one`
-	return Manual(cmd, exitPlain, "cluster token", "cluster init", "cluster witness")
+	return Manual(cmd, exitPlain, "cluster-token(1)", "cluster-init(1)", "cluster-witness(1)")
 }
 
 func newWitness(env *Env) *cobra.Command {
@@ -139,7 +139,7 @@ nodes reach by different ways. Its token is made by cluster token --witness,
 while the cluster can decide: a witness cannot join a cluster that has stopped.`
 	cmd.Example = `  node1# cluster token --witness
   small# cluster witness 10.0.0.1               asks for the token`
-	return Manual(cmd, exitPlain, "cluster token", "cluster force")
+	return Manual(cmd, exitPlain, "cluster-token(1)", "cluster-force(1)")
 }
 
 // joinCommand is what join and witness have in common.
@@ -254,5 +254,5 @@ directory from a backup.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
-	return Manual(cmd, exitPlain, "cluster force", "cluster join")
+	return Manual(cmd, exitPlain, "cluster-force(1)", "cluster-join(1)")
 }

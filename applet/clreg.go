@@ -41,8 +41,8 @@ Anyone may read; writing is for root. Keys under /sys/ belong to ssi.`,
   clreg get /app/leader
   clreg cas /app/leader 12 node2     only if revision 12 was its last change
   clreg watch /app/`,
-		Args: Args(1, 0),
-		RunE: func(*cobra.Command, []string) error { return nil },
+		Args: needSubcommand,
+		RunE: func(*cobra.Command, []string) error { return nil }, // never: needSubcommand refuses
 	}
 	cmd.AddCommand(clregGet(env), clregPut(env), clregCAS(env), clregDel(env), clregList(env), clregWatch(env), clregLease(env))
 	return Manual(cmd, exitClreg, "cluster(1)")
@@ -78,12 +78,12 @@ call; with --stale it is what this node has, which also works without quorum.`,
 	cmd.Flags().BoolVarP(&bare, "no-newline", "n", false, "print the value as it is")
 	cmd.Flags().BoolVar(&params.Stale, "stale", false, "take what this node has, also without quorum")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the key with its revisions as JSON, the value in base64")
-	return Manual(cmd, exitClreg, "clreg ls", "clreg watch")
+	return Manual(cmd, exitClreg, "clreg-ls(1)", "clreg-watch(1)")
 }
 
-// value is the value argument of a writing command: the argument, or stdin when
+// inputValue is the value argument of a writing command: the argument, or stdin when
 // there is none, or a file.
-func value(env *Env, args []string, file string) ([]byte, error) {
+func inputValue(env *Env, args []string, file string) ([]byte, error) {
 	var r io.Reader = env.Stdin
 	from := "stdin"
 	switch {
@@ -131,7 +131,7 @@ machine: hand over secrets by stdin.`,
   clreg put /app/blob < blob`,
 		Args: Args(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := value(env, args[1:], file)
+			v, err := inputValue(env, args[1:], file)
 			if err != nil {
 				return err
 			}
@@ -143,7 +143,7 @@ machine: hand over secrets by stdin.`,
 	cmd.Flags().StringVar(&file, "file", "", "read the value from `FILE`; - is stdin")
 	cmd.Flags().Uint64Var(&params.Lease, "lease", 0, "the key goes when lease `ID` ends")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "do not print the revision")
-	return Manual(cmd, exitClreg, "clreg cas", "clreg lease")
+	return Manual(cmd, exitClreg, "clreg-cas(1)", "clreg-lease(1)")
 }
 
 func clregCAS(env *Env) *cobra.Command {
@@ -163,7 +163,7 @@ nothing is changed and the exit status is 3. It prints the new revision.`,
 			if err != nil {
 				return Usagef("%q is no revision", args[1])
 			}
-			v, err := value(env, args[2:], file)
+			v, err := inputValue(env, args[2:], file)
 			if err != nil {
 				return err
 			}
@@ -175,7 +175,7 @@ nothing is changed and the exit status is 3. It prints the new revision.`,
 	cmd.Flags().StringVar(&file, "file", "", "read the value from `FILE`; - is stdin")
 	cmd.Flags().Uint64Var(&params.Lease, "lease", 0, "the key goes when lease `ID` ends")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "do not print the revision")
-	return Manual(cmd, exitClreg, "clreg put", "clreg get")
+	return Manual(cmd, exitClreg, "clreg-put(1)", "clreg-get(1)")
 }
 
 func printRevision(env *Env, quiet bool, revision uint64, err error) error {
@@ -208,8 +208,8 @@ many went. With --mod it removes the key only if REVISION was its last change.`,
 	cmd.Flags().BoolVar(&params.Prefix, "prefix", false, "remove all keys that begin with KEY")
 	cmd.Flags().Uint64Var(&params.Mod, "mod", 0, "only if `REVISION` was its last change")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "do not print how many went")
-	cmd.MarkFlagsMutuallyExclusive("prefix", "mod")
-	return Manual(cmd, exitClreg, "clreg put")
+	exclusive(cmd, "prefix", "mod")
+	return Manual(cmd, exitClreg, "clreg-put(1)")
 }
 
 func clregList(env *Env) *cobra.Command {
@@ -252,7 +252,7 @@ the revision of the last change, the lease, and the value as one quoted line.`,
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "also revision, lease and value")
 	cmd.Flags().BoolVar(&params.Stale, "stale", false, "take what this node has, also without quorum")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the keys with values (base64) and revisions as JSON")
-	return Manual(cmd, exitClreg, "clreg get")
+	return Manual(cmd, exitClreg, "clreg-get(1)")
 }
 
 // listAll reads all pages of a list.
@@ -323,7 +323,7 @@ slowly, ends with status 1 and has to list again.`,
 	}
 	cmd.Flags().Uint64Var(&params.After, "after", 0, "start behind this `REVISION` (default: from now on)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print each change as one line of JSON, the value in base64")
-	return Manual(cmd, exitClreg, "clreg ls")
+	return Manual(cmd, exitClreg, "clreg-ls(1)")
 }
 
 // printLine prints v as one line of JSON.
@@ -366,5 +366,5 @@ with it (put --lease) go with it. grant prints the number of the new lease.`,
 		},
 		ValidArgs: []string{"grant", "renew", "revoke"},
 	}
-	return Manual(cmd, exitClreg, "clreg put")
+	return Manual(cmd, exitClreg, "clreg-put(1)")
 }

@@ -62,7 +62,7 @@ what it shows is then old.`,
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also the cluster itself, causes, phases and clocks")
 	cmd.Flags().BoolVarP(&keys, "keys", "V", false, "\"key: value\" lines of the nodes given, or of all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything as JSON")
-	cmd.MarkFlagsMutuallyExclusive("verbose", "keys", "json")
+	exclusive(cmd, "verbose", "keys", "json")
 	cmd.AddCommand(
 		newInit(env), newToken(env), newJoin(env), newWitness(env), newRejoin(env),
 		newRevoke(env), newForce(env), newHistory(env), newEvents(env))

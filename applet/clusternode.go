@@ -230,7 +230,7 @@ waits for its time. Only root may do it.
 	f.BoolVarP(&cancel, "cancel", "c", false, "cancel a shutdown that waits for its time")
 	f.StringVarP(&node, "node", "N", "", "the `NODE` (default: this one)")
 	f.Bool("help", false, "help for clusternode_shutdown")
-	cmd.MarkFlagsMutuallyExclusive("halt", "reboot", "cancel")
+	exclusive(cmd, "halt", "reboot", "cancel")
 	_ = cmd.RegisterFlagCompletionFunc("node", completeNodes(env, false))
 	return Manual(cmd, exitPlain, "clusternode_setstate(1)", "cluster(1)")
 }

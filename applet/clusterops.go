@@ -57,7 +57,7 @@ cluster. Only root may make one.`,
 	f.Uint16Var(&node, "node", 0, "the `NUMBER` it gives (default: the lowest free one)")
 	f.BoolVar(&params.Witness, "witness", false, "for a tie-breaker, see cluster witness")
 	f.BoolVar(&asJSON, "json", false, "print it as JSON")
-	return Manual(cmd, exitPlain, "cluster join", "cluster witness", "cluster revoke")
+	return Manual(cmd, exitPlain, "cluster-join(1)", "cluster-witness(1)", "cluster-revoke(1)")
 }
 
 func newRevoke(env *Env) *cobra.Command {
@@ -91,7 +91,7 @@ Only root may do it.`,
 	}
 	cmd.Flags().StringVar(&cause, "cause", "", "why, for the history")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
-	return Manual(cmd, exitPlain, "cluster token", "clusternode_setstate(1)")
+	return Manual(cmd, exitPlain, "cluster-token(1)", "clusternode_setstate(1)")
 }
 
 func newForce(env *Env) *cobra.Command {
@@ -140,7 +140,7 @@ force asks before it acts; --yes answers. Only root may do it.`,
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask: the other voters are off")
 	cmd.Flags().StringVar(&cause, "cause", "", "why, for the history")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
-	return Manual(cmd, exitPlain, "cluster witness", "cluster rejoin")
+	return Manual(cmd, exitPlain, "cluster-witness(1)", "cluster-rejoin(1)")
 }
 
 // confirm lets the operator say that the other voters are off.
@@ -206,7 +206,7 @@ The cluster keeps the last 1,024.`,
 	cmd.Flags().IntVarP(&params.Limit, "count", "n", 20, "the latest `COUNT`; 0 is all that are kept")
 	cmd.Flags().StringVar(&node, "node", "", "only of this `NODE`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print them as JSON")
-	return Manual(cmd, exitPlain, "cluster events")
+	return Manual(cmd, exitPlain, "cluster-events(1)")
 }
 
 // change says in words what a transition was.
@@ -240,7 +240,7 @@ ends with status 1; --after the last number continues without a gap.`,
 	}
 	cmd.Flags().Uint64Var(&after, "after", 0, "start behind this transition (default: from now on)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print each as one line of JSON")
-	return Manual(cmd, exitPlain, "cluster history")
+	return Manual(cmd, exitPlain, "cluster-history(1)")
 }
 
 func printEvent(env *Env, e api.ClusterEvent) error {

@@ -3,6 +3,7 @@ package applet
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -60,18 +61,52 @@ func statusOf(err error) (status int, silent bool) {
 }
 
 // Args is a validator of the number of arguments: at least least, at most most
-// (-1: any number). Its message repeats the synopsis.
+// (-1: any number).
 func Args(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
-		case len(args) < least && most == 0, most >= 0 && len(args) > most:
-			if most == 0 && cmd.HasSubCommands() {
-				return Usagef("no subcommand %q", args[0])
-			}
+		case most == 0 && len(args) > 0 && cmd.HasSubCommands():
+			return Usagef("there is no command %q", args[0])
+		case most >= 0 && len(args) > most:
 			return Usagef("argument %q is too much; usage: %s", args[most], cmd.UseLine())
 		case len(args) < least:
 			return Usagef("arguments are missing; usage: %s", cmd.UseLine())
 		}
 		return nil
+	}
+}
+
+// needSubcommand is the validator of a command that does nothing by itself.
+func needSubcommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return Usagef("there is no command %q", args[0])
+	}
+	return Usagef("a command is missing: one of %s", strings.Join(subNames(cmd), ", "))
+}
+
+func subNames(cmd *cobra.Command) []string {
+	var names []string
+	for _, sub := range visible(cmd) {
+		names = append(names, sub.Name())
+	}
+	return names
+}
+
+// exclusive adds to the check of the arguments that at most one of the flags is
+// given.
+func exclusive(cmd *cobra.Command, flags ...string) {
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		given := ""
+		for _, name := range flags {
+			if !cmd.Flags().Changed(name) {
+				continue
+			}
+			if given != "" {
+				return Usagef("--%s and --%s exclude each other", given, name)
+			}
+			given = name
+		}
+		return check(cmd, args)
 	}
 }

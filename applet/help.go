@@ -87,8 +87,11 @@ func visible(cmd *cobra.Command) []*cobra.Command {
 
 // overview lists all commands.
 func overview(env *Env) error {
-	tw := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "%s %s: several Linux machines as one\n", program, env.Version)
+	w, width := env.Stdout, 0
+	for _, e := range env.table {
+		width = max(width, len(e.Name))
+	}
+	fmt.Fprintf(w, "%s %s: several Linux machines as one\n", program, env.Version)
 	for _, group := range groups() {
 		title := false
 		for _, e := range env.table {
@@ -96,14 +99,14 @@ func overview(env *Env) error {
 				continue
 			}
 			if !title {
-				fmt.Fprintf(tw, "\n%s:\n", group)
+				fmt.Fprintf(w, "\n%s:\n", group)
 				title = true
 			}
-			fmt.Fprintf(tw, "  %s\t%s\n", e.Name, e.Short)
+			fmt.Fprintf(w, "  %-*s  %s\n", width, e.Name, e.Short)
 		}
 	}
-	fmt.Fprintf(tw, "\n`%s help COMMAND` explains one; `%s --install DIR` makes links, so that `onnode` is enough for `%s onnode`.\n", program, program, program)
-	return tw.Flush()
+	_, err := fmt.Fprintf(w, "\n`%s help COMMAND` explains one; `%s --install DIR` makes links, so that `onnode` is enough for `%s onnode`.\n", program, program, program)
+	return err
 }
 
 func newHelp(env *Env) *cobra.Command {

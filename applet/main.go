@@ -76,6 +76,14 @@ func execute(env *Env, root *cobra.Command, args []string) int {
 	return status
 }
 
+// plainUse keeps cobra from adding "[flags]" to synopses, which name them.
+func plainUse(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = true
+	for _, sub := range cmd.Commands() {
+		plainUse(sub)
+	}
+}
+
 // watchRun makes every command of a tree note that it began to run.
 func watchRun(cmd *cobra.Command, running *bool) {
 	if run := cmd.RunE; run != nil {
@@ -99,6 +107,7 @@ func prepare(env *Env, root *cobra.Command) {
 	root.DisableSuggestions = true
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
+	plainUse(root)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(cmd.OutOrStdout(), cmd) })
 }
 

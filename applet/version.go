@@ -22,7 +22,7 @@ func newVersion(env *Env) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
-	return Manual(cmd, exitPlain, "doctor")
+	return Manual(cmd, exitPlain, "ssi-doctor(1)")
 }
 
 func printVersion(env *Env, asJSON bool) error {
