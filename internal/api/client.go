@@ -30,6 +30,11 @@ func Dial(ctx context.Context) (*Client, error) {
 	if path == "" {
 		path = Socket
 	}
+	return DialPath(ctx, path)
+}
+
+// DialPath connects to the daemon that listens at path, at most 107 bytes long.
+func DialPath(ctx context.Context, path string) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	switch {
