@@ -121,9 +121,9 @@ func Parse(file, text string) (Config, error) {
 	if err != nil {
 		var p toml.ParseError
 		if errors.As(err, &p) {
-			return Config{}, &Error{File: file, Line: p.Position.Line, Col: max(p.Position.Col, 1), Text: mistake(p)}
+			return Config{}, &Error{File: file, Line: p.Position.Line, Col: max(p.Position.Col, 1), Text: strings.ReplaceAll(p.Message, "\n", " ")}
 		}
-		return Config{}, &Error{File: file, Text: err.Error()}
+		return Config{}, wrongKind(file, text, err)
 	}
 	if unknown := md.Undecoded(); len(unknown) > 0 {
 		return Config{}, at(file, text, unknown[0].String(), fmt.Sprintf("there is no setting %q; the settings are: %s", unknown[0], strings.Join(Keys(), ", ")))
@@ -134,16 +134,17 @@ func Parse(file, text string) (Config, error) {
 	return c, nil
 }
 
-// mistake is the text of a parse error, with the kind a setting wants.
-func mistake(p toml.ParseError) string {
-	text := p.Message
-	if text == "" {
-		text = strings.TrimPrefix(p.Error(), "toml: ")
+// wrongKind explains the decoder's error about a value of the wrong type, which
+// tells the place only in words.
+func wrongKind(file, text string, err error) *Error {
+	_, message, _ := strings.Cut(err.Error(), "incompatible types: ")
+	message = strings.NewReplacer("TOML value has type", "the value is of type", "destination has type", "it must be of type", "\n", " ").Replace(message)
+	for _, key := range Keys() {
+		if message != "" && strings.Contains(err.Error(), strconv.Quote(key)) {
+			return at(file, text, key, key+": "+message)
+		}
 	}
-	if p.LastKey != "" && strings.Contains(text, "incompatible types") {
-		return fmt.Sprintf("%s: a value of the wrong kind: %s", p.LastKey, text)
-	}
-	return text
+	return &Error{File: file, Text: strings.ReplaceAll(err.Error(), "\n", " ")}
 }
 
 // at finds where a key is set. The settings have no tables, so a line that
