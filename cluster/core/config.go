@@ -45,7 +45,7 @@ type Config struct {
 	// without one. For Bootstrap they are FirstRaftID and an empty storage.
 	RaftID    uint64
 	Storage   raft.Storage
-	Recovery  uint64 // as persisted with the log; FirstRecovery for Bootstrap; 0 without a log
+	Recovery  uint64 // as persisted with the log; NextRecovery(0, Self) for Bootstrap; 0 without a log
 	Bootstrap bool   // found a new cluster with this node as only voter
 
 	Contacts  []id.Node // nodes to ask while nothing else is known

@@ -120,7 +120,7 @@ type Status struct {
 	Voter  bool
 	Voters []id.Node
 
-	Cleanup []Cleanup // with Lead: what to clean up, then to confirm by CleanupDone
+	Cleanup []Cleanup // with Lead: what to clean up, then to confirm by Cleaned
 	Left    bool      // Leave is complete; the daemon may stop
 	Problem string    // one line for the operator, or empty
 
@@ -129,7 +129,7 @@ type Status struct {
 }
 
 // Cleanup is a dead node whose remains this node, leading, has to clean up. When
-// done it proposes member.CleanupDone to the state To.
+// done the caller calls Cleaned with it.
 type Cleanup struct {
 	Node        id.Node
 	Incarnation id.Incarnation

@@ -10,7 +10,8 @@ import (
 // Op names a command.
 type Op string
 
-// The commands. Join, Expire and InitTaken come from the leader only.
+// The commands. Join, Expire, CleanupDone and InitTaken come from the leader
+// only.
 const (
 	Join        Op = "join"         // Node, Incarnation, Info: NEVERUP or DOWN to COMINGUP
 	MarkUp      Op = "up"           // Node, Incarnation: COMINGUP to UP

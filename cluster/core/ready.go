@@ -1,0 +1,268 @@
+package core
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"ssi/cluster/member"
+	"ssi/internal/errno"
+	"ssi/internal/id"
+)
+
+// Ready is what there is to do now, or nil. The caller carries it out, calls
+// Advance, and asks again.
+func (c *Core) Ready() *Output {
+	if c.fatal == nil {
+		c.flushOwn()
+	}
+	if c.fatal == nil && c.lead != nil {
+		c.flushBatch()
+	}
+	if c.fatal == nil && c.lead != nil {
+		c.pumpFeeds()
+	}
+	c.pumpTransfers()
+
+	out := &Output{}
+	if c.fatal == nil && c.rn != nil && c.rn.HasReady() {
+		c.step(func() { c.takeReady(out) })
+		if c.fatal == nil {
+			c.flushOwn() // barriers that waited for what was just applied
+		}
+	}
+	if c.fatal != nil {
+		if c.fatalSaid {
+			return nil
+		}
+		c.fatalSaid = true
+		return &Output{Status: c.Status(), Fatal: c.fatal, Notices: c.notices}
+	}
+	out.DropRaft, out.NewRaft, out.Compact = c.dropRaft, c.newRaft, c.compact
+	out.Messages, out.Transitions, out.Outcomes, out.Notices = c.outs, c.transitions, c.outcomes, c.notices
+	out.Applied, out.Restored = c.rep.index, c.restored
+	out.Status = c.Status()
+	idle := c.ready == nil && !out.DropRaft && out.NewRaft == nil && out.Compact == nil && len(out.Messages)+len(out.Transitions)+
+		len(out.Outcomes)+len(out.Notices) == 0 && !out.Restored && reflect.DeepEqual(out.Status, c.last)
+	if idle {
+		return nil
+	}
+	c.last = out.Status
+	c.outs, c.transitions, c.outcomes, c.notices = nil, nil, nil, nil
+	c.dropRaft, c.newRaft, c.compact, c.restored = false, nil, nil, false
+	clear(c.open)
+	return out
+}
+
+// Advance tells that the last Output was carried out.
+func (c *Core) Advance() {
+	if c.ready == nil || c.rn == nil || c.fatal != nil {
+		c.ready = nil
+		return
+	}
+	rd := *c.ready
+	c.ready = nil
+	c.step(func() { c.rn.Advance(rd) })
+}
+
+// takeReady moves what raft wants into out, and applies what is committed.
+func (c *Core) takeReady(out *Output) {
+	rd := c.rn.Ready()
+	c.ready = &rd
+	out.HardState, out.Entries, out.MustSync = rd.HardState, rd.Entries, rd.MustSync
+	if !raft.IsEmptySnap(rd.Snapshot) {
+		out.Snapshot, out.MustSync = rd.Snapshot, true
+		c.restore(rd.Snapshot.GetMetadata(), rd.Snapshot.GetData())
+		c.snapIndex, c.grown = rd.Snapshot.GetMetadata().GetIndex(), 0
+	}
+	for _, rm := range rd.Messages {
+		if rm.GetType() == raftpb.MsgSnap {
+			c.sendSnapshot(rm)
+			continue
+		}
+		b, err := proto.Marshal(rm)
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		m := c.raftMsg(rm.GetTo(), len(b)+8)
+		m.Raft = append(m.Raft, b)
+	}
+	for _, e := range rd.CommittedEntries {
+		if c.fatal == nil {
+			c.applyEntry(e)
+		}
+	}
+	if c.fatal == nil && (c.rep.index-c.snapIndex >= c.cfg.SnapshotEntries || c.grown >= c.cfg.SnapshotBytes) {
+		c.takeCompact()
+	}
+}
+
+// takeCompact asks the caller to keep the present state as snapshot.
+func (c *Core) takeCompact() {
+	data, err := c.rep.snapshot()
+	if err != nil {
+		c.notice("the log cannot be compacted: %v", err)
+		c.grown = 0
+		return
+	}
+	keep := uint64(1)
+	if k := min(uint64(keepEntries), c.cfg.SnapshotEntries); c.rep.index > k {
+		keep = c.rep.index - k + 1
+	}
+	c.compact = &Compact{Index: c.rep.index, ConfState: proto.Clone(c.rep.conf).(*raftpb.ConfState), Data: data, Keep: keep}
+	c.snapIndex, c.grown = c.rep.index, 0
+}
+
+// restore replaces the state by a snapshot's.
+func (c *Core) restore(meta *raftpb.SnapshotMetadata, data []byte) {
+	epoch := c.rep.members.Epoch()
+	if c.void {
+		epoch = 0
+	}
+	if err := c.rep.restore(meta, data); err != nil {
+		c.fail(err)
+		return
+	}
+	c.void, c.restored = false, true
+	ts, complete := c.View().Since(epoch)
+	if !complete {
+		c.notice("transitions of the membership before %d were missed", c.View().Epoch)
+	}
+	c.transitions = append(c.transitions, ts...)
+	c.settleRestored()
+	c.noteSelf()
+}
+
+// applyEntry applies the next committed entry and does what it means for this
+// node.
+func (c *Core) applyEntry(e *raftpb.Entry) {
+	a, err := c.rep.apply(e)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.grown += uint64(len(e.GetData())) + 32
+	if a.conf != nil {
+		if c.rn != nil {
+			c.rn.ApplyConfChange(a.conf)
+		}
+		c.noteAssigned(a.conf)
+	} else if e.GetType() != raftpb.EntryNormal && c.rn != nil && c.lead != nil {
+		c.notice("a change of the voters did not fit any more and was dropped")
+	}
+	for _, t := range a.transitions {
+		c.transitions = append(c.transitions, t)
+		if c.lead != nil && !t.Init && t.To == member.ComingUp {
+			c.lead.renewed[t.Node] = c.now
+		}
+	}
+	if len(a.transitions) > 0 {
+		c.noteSelf()
+	}
+	if env := a.env; env != nil && id.Node(env.GetNode()) == c.cfg.Self && id.Incarnation(env.GetIncarnation()) == c.inc && !a.repeated {
+		if a.refused {
+			c.settle(env.GetSeq(), 0, nil, errno.New(errno.Stale, "propose", c.cfg.Self, "this node was declared dead or has left; nothing was done"))
+		} else {
+			c.settle(env.GetSeq(), c.rep.index, a.result, nil)
+		}
+	}
+}
+
+// noteSelf begins a new life when the cluster declared this one dead.
+func (c *Core) noteSelf() {
+	n := c.rep.members.Get(c.cfg.Self)
+	if n.State != member.NeverUp && !n.State.Alive() && n.Incarnation >= c.inc && !c.leaving && c.started {
+		c.newLife(n.Incarnation+1, "the cluster declared it dead")
+	}
+}
+
+// noteAssigned takes a raft ID that was made for this very life.
+func (c *Core) noteAssigned(cc *raftpb.ConfChangeV2) {
+	if c.rn != nil || c.assigned != 0 || c.leaving || string(cc.GetContext()) != strconv.FormatUint(uint64(c.inc), 10) {
+		return
+	}
+	for _, ch := range cc.GetChanges() {
+		if ch.GetType() == raftpb.ConfChangeAddLearnerNode && nodeOf(ch.GetNodeId()) == c.cfg.Self {
+			snap, err := c.rep.snapshotAt()
+			if err != nil {
+				c.notice("this node cannot become a voter: %v", err)
+				return
+			}
+			c.assigned = ch.GetNodeId()
+			c.newRaft = &NewRaft{RaftID: c.assigned, Recovery: c.recovery, Snapshot: snap}
+		}
+	}
+}
+
+// Status is what this node is and may do now.
+func (c *Core) Status() Status {
+	n, alive := c.self()
+	s := Status{
+		Node: c.cfg.Self, Incarnation: c.inc, Leader: c.leaderNode, Term: max(c.term, c.leaderTerm), RaftID: c.raftID,
+		Voter: c.isVoter(), Left: c.left(), Foreign: c.foreign, Applied: c.rep.index,
+	}
+	if n.Incarnation == c.inc {
+		s.State = n.State
+	}
+	s.ServingUntil, s.Reason = c.serving()
+	s.Serving = s.Reason == ""
+	for _, x := range c.voters() {
+		s.Voters = append(s.Voters, nodeOf(x))
+	}
+	slices.Sort(s.Voters)
+	s.Voters = slices.Compact(s.Voters)
+	if until, held := c.leaderLease(); held && c.settled() && c.fatal == nil {
+		s.Lead = Hold{Held: true, Term: c.lead.term, Until: until}
+		v := c.View()
+		if v.Init == c.cfg.Self && v.InitTerm == c.lead.term && alive && s.Serving && !c.leaving {
+			s.Init = Hold{Held: true, Term: c.lead.term, Until: min(until, s.ServingUntil)}
+		}
+		for _, m := range v.Nodes {
+			if m.State == member.KCleanup || m.State == member.UCleanup {
+				s.Cleanup = append(s.Cleanup, Cleanup{Node: m.Node, Incarnation: m.Incarnation, To: m.State + 1})
+			}
+		}
+	}
+	if c.fatal != nil {
+		s.Problem = c.fatal.Error()
+	} else if c.leaderNode == 0 && c.started && c.now-c.leaderless > 2*c.t.Election {
+		s.Problem = c.why()
+	}
+	return s
+}
+
+// why explains to an operator that, and why, nothing can be decided.
+func (c *Core) why() string {
+	if c.leaderNode != 0 {
+		return fmt.Sprintf("the leader, node %d, has no quorum or does not answer", c.leaderNode)
+	}
+	var names []string
+	voters := c.voters()
+	for _, x := range voters {
+		names = append(names, nodeOf(x).String())
+	}
+	since := (c.now - c.leaderless).Round(time.Second)
+	switch {
+	case len(voters) == 0:
+		return fmt.Sprintf("this node has found no member of the cluster for %v; it asks nodes %v", since, c.cfg.Contacts)
+	case len(voters) == 2 && c.isVoter():
+		other := voters[0]
+		if other == c.raftID {
+			other = voters[1]
+		}
+		return fmt.Sprintf("this node cannot decide alone: node %d, the only other voter, is silent for %v, and of two voters both are needed. "+
+			"Bring node %d back; or, if it is surely switched off, run `ssi cluster force` here; "+
+			"a third node or a tie-breaker (`ssi cluster witness`) avoids this", nodeOf(other), since, nodeOf(other))
+	default:
+		return fmt.Sprintf("no leader for %v: more than half of the voters (nodes %s) must reach each other; bring them back, or, "+
+			"if those that are missing are surely switched off, run `ssi cluster force` on one of the others", since, strings.Join(names, ", "))
+	}
+}
