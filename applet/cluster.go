@@ -45,7 +45,7 @@ what it shows is then old.`,
 			if keys {
 				return printKeys(cmd, env, args)
 			}
-			s, err := Status(cmd.Context(), env)
+			s, err := MeasuredStatus(cmd.Context(), env)
 			if err != nil {
 				return err
 			}
@@ -178,7 +178,7 @@ func clockText(n api.NodeInfo) string {
 
 // printKeys prints nodes in the form of OpenSSI's `cluster -V`.
 func printKeys(cmd *cobra.Command, env *Env, args []string) error {
-	s, err := Status(cmd.Context(), env)
+	s, err := MeasuredStatus(cmd.Context(), env)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ Only root may do it.`,
 			if asJSON {
 				return PrintJSON(env.Stdout, res)
 			}
-			_, err = fmt.Fprintf(env.Stdout, "Node %d: %d certificate(s) revoked: %s\n", n, len(res.Serials), strings.Join(res.Serials, " "))
+			_, err = fmt.Fprintf(env.Stdout, "Node %d is revoked.\n", res.Node)
 			return err
 		},
 		ValidArgsFunction: completeNodes(env, false),

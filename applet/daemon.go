@@ -54,9 +54,19 @@ func Watch[R any](ctx context.Context, env *Env, method string, params any, f fu
 	return errors.Join(err, c.Close())
 }
 
-// Status asks for the cluster as this node sees it.
+// Status asks for the cluster as this node sees it; the answer comes at once.
 func Status(ctx context.Context, env *Env) (*api.ClusterStatus, error) {
-	s, err := Call[api.ClusterStatus](ctx, env, api.MethodClusterStatus, api.StatusParams{})
+	return status(ctx, env, api.StatusParams{})
+}
+
+// MeasuredStatus is Status with the loads and clocks of the nodes, which have to
+// be asked.
+func MeasuredStatus(ctx context.Context, env *Env) (*api.ClusterStatus, error) {
+	return status(ctx, env, api.StatusParams{Measure: true})
+}
+
+func status(ctx context.Context, env *Env, params api.StatusParams) (*api.ClusterStatus, error) {
+	s, err := Call[api.ClusterStatus](ctx, env, api.MethodClusterStatus, params)
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func doctorOptions(ctx context.Context, env *Env, path string) (feature.Options,
 		return feature.Options{}, err
 	}
 	opts := feature.Options{Listen: conf.Listen, StateDir: conf.StateDir}
-	s, err := Status(ctx, env)
+	s, err := MeasuredStatus(ctx, env)
 	if err != nil {
 		return opts, nil // no daemon: that is no finding
 	}

@@ -46,7 +46,7 @@ func newFakeDaemon(socket string) (*fakeDaemon, error) {
 		status: cannedStatus(), kvs: map[string]api.KV{}, rev: 100,
 		fail: map[string]error{},
 	}
-	handle(d, api.MethodClusterStatus, func(api.StatusParams) (any, error) { return d.status, nil })
+	handle(d, api.MethodClusterStatus, func(p api.StatusParams) (any, error) { return d.answer(p), nil })
 	handle(d, api.MethodClusterHistory, d.history)
 	handle(d, api.MethodClusterSetState, func(p api.SetStateParams) (any, error) {
 		return api.SetStateReply{Transition: 13, From: api.Up}, d.note(api.MethodClusterSetState, p)
@@ -58,7 +58,7 @@ func newFakeDaemon(socket string) (*fakeDaemon, error) {
 		return api.TokenReply{Token: "ssi1-secret", Expires: now().Add(p.TTL), Addrs: []string{"10.85.0.1:1985", "10.85.0.2:1985"}}, d.note(api.MethodClusterToken, p)
 	})
 	handle(d, api.MethodClusterRevoke, func(p api.RevokeParams) (any, error) {
-		return api.RevokeReply{Serials: []string{"1f"}}, d.note(api.MethodClusterRevoke, p)
+		return api.RevokeReply{Node: p.Node}, d.note(api.MethodClusterRevoke, p)
 	})
 	handle(d, api.MethodClusterForce, func(p api.ForceParams) (any, error) {
 		return api.ForceReply{Recovery: 1, Lost: []id.Node{2, 3}}, d.note(api.MethodClusterForce, p)
@@ -159,6 +159,19 @@ func cannedStatus() api.ClusterStatus {
 				Transition: 11, Since: at(time.Second), Cause: "joins", Phase: "catching up"},
 		},
 	}
+}
+
+// answer is the status; loads and clocks only if they were asked for.
+func (d *fakeDaemon) answer(p api.StatusParams) api.ClusterStatus {
+	s := d.status
+	if p.Measure {
+		return s
+	}
+	s.Nodes = slices.Clone(s.Nodes)
+	for i := range s.Nodes {
+		s.Nodes[i].Load, s.Nodes[i].ClockOffset = nil, nil
+	}
+	return s
 }
 
 func cannedHistory() []api.Transition {

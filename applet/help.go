@@ -92,7 +92,7 @@ func overview(env *Env) error {
 		width = max(width, len(e.Name))
 	}
 	fmt.Fprintf(w, "%s %s: several Linux machines as one\n", program, env.Version)
-	for _, group := range groups() {
+	for _, group := range Groups() {
 		title := false
 		for _, e := range env.table {
 			if e.Group != group {

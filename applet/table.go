@@ -9,7 +9,7 @@ import (
 // Group is a chapter of the overview that `ssi help` prints.
 type Group string
 
-// The groups, in the order of the overview.
+// The groups.
 const (
 	GroupCluster Group = "The cluster"
 	GroupNode    Group = "Nodes"
@@ -19,7 +19,8 @@ const (
 	GroupRole    Group = "Roles (started by the system)"
 )
 
-func groups() []Group {
+// Groups lists all groups in the order of the overview.
+func Groups() []Group {
 	return []Group{GroupCluster, GroupNode, GroupRun, GroupProcess, GroupTools, GroupRole}
 }
 

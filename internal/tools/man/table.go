@@ -1,0 +1,6 @@
+package main
+
+import "ssi/applet"
+
+// entries is every command that has a manual.
+func entries() []applet.Entry { return applet.Table() }
