@@ -144,4 +144,3 @@ func (c *Core) sameRecovery(from id.Node, m *Message) bool {
 		return false
 	}
 }
-

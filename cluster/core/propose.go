@@ -33,25 +33,23 @@ type barrier struct {
 
 // Propose asks for a command to be carried out, once, on every node. The outcome
 // comes by Output.Outcomes under req, by the deadline (a time of the clock that
-// Tick tells). An error means it was refused at once, and no Outcome follows.
-func (c *Core) Propose(req uint64, deadline time.Duration, kind Kind, data []byte) error {
-	bad := func(k errno.Kind, format string, args ...any) error {
-		return errno.New(k, "propose", c.cfg.Self, format, args...)
+// Tick tells).
+func (c *Core) Propose(req uint64, deadline time.Duration, kind Kind, data []byte) {
+	refuse := func(k errno.Kind, format string, args ...any) {
+		c.outcomes = append(c.outcomes, Outcome{Req: req, Err: errno.New(k, "propose", c.cfg.Self, format, args...)})
 	}
 	switch {
 	case kind != Membership && kind != App:
-		return bad(errno.Invalid, "no commands of kind %d", kind)
+		refuse(errno.Invalid, "no commands of kind %d", kind)
 	case len(data) > MaxCommand:
-		return bad(errno.Full, "a command of %d bytes is over the limit of %d", len(data), MaxCommand)
-	case c.fatal != nil:
-		return c.fatal
+		refuse(errno.Full, "a command of %d bytes is over the limit of %d", len(data), MaxCommand)
 	case c.leaving:
-		return bad(errno.Fenced, "this node is leaving the cluster")
+		refuse(errno.Fenced, "this node is leaving the cluster")
 	case len(c.pending) > 0 && c.nextSeq-c.pending[0].seq >= MaxPending-1: // one place is kept for the core
-		return bad(errno.Full, "%d commands are open already; wait for some", MaxPending-1)
+		refuse(errno.Full, "%d commands are open already; wait for some", MaxPending-1)
+	default:
+		c.addProposal(&proposal{req: req, deadline: deadline, kind: kind, data: data})
 	}
-	c.addProposal(&proposal{req: req, deadline: deadline, kind: kind, data: data})
-	return nil
 }
 
 func (c *Core) addProposal(p *proposal) {
@@ -72,21 +70,20 @@ func (c *Core) proposeOwn(cmd member.Command) {
 // Barrier asks when the local state is at least as new as everything that was
 // acknowledged anywhere before this call; reads of the local state after that
 // are linearizable. The outcome comes as for Propose.
-func (c *Core) Barrier(req uint64, deadline time.Duration) error {
+func (c *Core) Barrier(req uint64, deadline time.Duration) {
+	refuse := func(k errno.Kind, format string, args ...any) {
+		c.outcomes = append(c.outcomes, Outcome{Req: req, Err: errno.New(k, "read", c.cfg.Self, format, args...)})
+	}
 	switch {
-	case c.fatal != nil:
-		return c.fatal
 	case c.cfg.Info.Witness:
-		return errno.New(errno.Invalid, "read", c.cfg.Self, "a witness answers no questions; ask another node")
+		refuse(errno.Invalid, "a witness answers no questions; ask another node")
 	case len(c.barriers) >= MaxPending:
-		return errno.New(errno.Full, "read", c.cfg.Self, "%d reads are open already; wait for some", MaxPending)
-	}
-	if c.cfg.faults.dirtyRead {
+		refuse(errno.Full, "%d reads are open already; wait for some", MaxPending)
+	case c.cfg.faults.dirtyRead:
 		c.outcomes = append(c.outcomes, Outcome{Req: req, Index: c.rep.index})
-		return nil
+	default:
+		c.barriers = append(c.barriers, &barrier{req: req, deadline: deadline, retryAt: c.now})
 	}
-	c.barriers = append(c.barriers, &barrier{req: req, deadline: deadline, retryAt: c.now})
-	return nil
 }
 
 // outcome ends a proposal; the caller takes it from the list.
