@@ -10,6 +10,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ssi/cluster/core"
@@ -65,6 +66,9 @@ type Cluster struct {
 	members   *Published[*member.View]
 	status    *Published[core.Status]
 	serving   *Published[Serving]
+	revision  *Published[uint64]
+
+	leaving atomic.Bool
 
 	inbox chan inbound
 	calls chan func()
@@ -77,7 +81,11 @@ type Cluster struct {
 	fence   *fence
 	addrs   map[id.Node]string // of the other nodes, as known last
 	nextReq uint64
+	stop    error // makes the loop end
 	waiting map[uint64]chan core.Outcome
+
+	compacting sync.WaitGroup // the goroutine that writes a snapshot
+	snapshots  chan struct{}  // one place: who writes one
 
 	initRole  initRole
 	revokedAt uint64 // registry revision of the newest revocation seen; owned by the loop
@@ -119,14 +127,16 @@ func New(cfg Config) (*Cluster, error) {
 	cfg.Info.Witness = ident.Witness
 	c := &Cluster{
 		cfg: cfg, log: cfg.Log, ident: ident, self: ident.Node, material: m, timing: timing, inc: inc,
-		store:   registry.NewStore(),
-		members: newPublished(&member.View{}),
-		status:  newPublished(core.Status{Node: ident.Node, Reason: "starting"}),
-		serving: newPublished(Serving{Cause: "starting"}),
-		inbox:   make(chan inbound, maxInbox),
-		calls:   make(chan func()),
-		ended:   make(chan struct{}),
-		waiting: map[uint64]chan core.Outcome{},
+		store:     registry.NewStore(),
+		members:   newPublished(&member.View{}),
+		status:    newPublished(core.Status{Node: ident.Node, Reason: "starting"}),
+		serving:   newPublished(Serving{Cause: "starting"}),
+		revision:  newPublished(uint64(0)),
+		inbox:     make(chan inbound, maxInbox),
+		calls:     make(chan func()),
+		ended:     make(chan struct{}),
+		waiting:   map[uint64]chan core.Outcome{},
+		snapshots: make(chan struct{}, 1),
 	}
 	c.hub = registry.NewHub(c.store.View())
 	c.initRole.hold = newPublished(core.Hold{})
@@ -163,6 +173,9 @@ func (c *Cluster) Status() *Published[core.Status] { return c.status }
 
 // Serving says whether this node may serve.
 func (c *Cluster) Serving() *Published[Serving] { return c.serving }
+
+// Revision is that of the registry as this node knows it.
+func (c *Cluster) Revision() *Published[uint64] { return c.revision }
 
 // Registry is the replicated registry.
 func (c *Cluster) Registry() Registry { return Registry{c} }
@@ -206,7 +219,7 @@ func (c *Cluster) openCore() error {
 		Seed: rand.Uint64(), MaxVoters: c.cfg.MaxVoters,
 	}
 	dir := filepath.Join(c.cfg.Dir, dirRaft)
-	disk, err := raftlog.Open(dir)
+	disk, err := raftlog.Open(dir, raftlog.Identity{Cluster: c.ident.ID, Node: c.self}, c.log)
 	switch {
 	case err == nil:
 		ident := disk.Identity()
@@ -221,7 +234,7 @@ func (c *Cluster) openCore() error {
 		if ferr == nil {
 			cfg.Bootstrap = true
 			cfg.RaftID, cfg.Recovery = core.FirstRaftID(c.self), core.NextRecovery(0, c.self)
-			if c.disk, err = raftlog.Create(dir, c.diskIdentity(cfg.RaftID, cfg.Recovery)); err != nil {
+			if c.disk, err = raftlog.Create(dir, c.diskIdentity(cfg.RaftID, cfg.Recovery), nil, c.log); err != nil {
 				return err
 			}
 			cfg.Storage = c.disk.Storage()

@@ -37,6 +37,7 @@ type fence struct {
 	mu      sync.Mutex
 	serving core.Hold // Until of the permission to serve
 	cause   string
+	late    string // why decisions are late, if that is known
 	init    core.Hold
 	wake    chan struct{} // holds a token when something changed
 }
@@ -50,6 +51,7 @@ func (f *fence) set(s *core.Status) {
 	f.mu.Lock()
 	f.serving = core.Hold{Held: s.Serving, Until: s.ServingUntil}
 	f.init = s.Init
+	f.late = "the lease was not renewed in time"
 	if s.Reason != "" {
 		f.cause = s.Reason
 	}
@@ -58,6 +60,13 @@ func (f *fence) set(s *core.Status) {
 	case f.wake <- struct{}{}:
 	default:
 	}
+}
+
+// stuck says why no newer decision will come for a while.
+func (f *fence) stuck(cause string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.late = cause
 }
 
 // run applies decisions until ctx ends, and then withdraws them.
@@ -70,13 +79,13 @@ func (f *fence) run(ctx context.Context) {
 	for {
 		now := boottime()
 		f.mu.Lock()
-		may, hold, cause := f.serving, f.init, f.cause
+		may, hold, cause, late := f.serving, f.init, f.cause, f.late
 		f.mu.Unlock()
 		if ctx.Err() != nil {
 			may, hold, cause = core.Hold{}, core.Hold{}, "the daemon is stopping"
 		}
 		if may.Held && !may.At(now) {
-			cause = "the lease was not renewed in time"
+			cause = late
 		}
 		if ok := may.At(now); first || ok != serving.OK {
 			first = false

@@ -121,11 +121,7 @@ func (c *Cluster) cleanUpNode(ctx context.Context, job core.Cleanup) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	_, err := c.Command(ctx, member.Command{Op: member.CleanupDone, Node: job.Node, Incarnation: job.Incarnation, To: job.To, Cause: n.Cause})
-	if errno.Is(err, errno.Stale) {
-		return nil
-	}
-	return err
+	return c.run(ctx, func() { c.core.Cleaned(job) })
 }
 
 // nodeup runs the nodeup hooks for every node that came up, in the order of the

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"strings"
 
 	"ssi/cluster/pki"
 	"ssi/internal/id"
@@ -19,7 +20,14 @@ const (
 	keyNodeupDone = "/sys/hooks/nodeup"
 )
 
-func keyToken(h pki.TokenHash) string  { return keyTokens + "/" + h.String() }
-func keyNumber(n id.Node) string       { return fmt.Sprintf("%s/%d", keyNumbers, n) }
-func keyRevokedNode(n id.Node) string  { return fmt.Sprintf("%s/%d", keyRevoked, n) }
-func keyShutdownNode(n id.Node) string { return fmt.Sprintf("%s/%d", keyShutdown, n) }
+func keyToken(h pki.TokenHash) string { return keyTokens + "/" + h.String() }
+func keyNumber(n id.Node) string      { return fmt.Sprintf("%s/%d", keyNumbers, n) }
+func keyRevokedNode(n id.Node) string { return fmt.Sprintf("%s/%d", keyRevoked, n) }
+
+// SecretKey reports whether a key is shown to nobody.
+func SecretKey(key string) bool {
+	return key == secretPrefix || strings.HasPrefix(key, secretPrefix+"/")
+}
+
+// OrderKey is where the order to shut a node down is kept.
+func OrderKey(n id.Node) string { return fmt.Sprintf("%s/%d", keyShutdown, n) }

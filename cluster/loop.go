@@ -3,11 +3,8 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"ssi/cluster/core"
 	"ssi/cluster/member"
@@ -34,8 +31,8 @@ func (c *Cluster) send(ctx context.Context, f func()) error {
 
 // receive takes a message of a peer; it never waits.
 func (c *Cluster) receive(from id.Node, raw []byte) {
-	msg := new(core.Message)
-	if err := proto.Unmarshal(raw, msg); err != nil {
+	msg, err := core.Decode(raw)
+	if err != nil {
 		c.log.Warn("message dropped", "peer", from, "err", err)
 		return
 	}
@@ -49,7 +46,7 @@ func (c *Cluster) receive(from id.Node, raw []byte) {
 func (c *Cluster) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	defer c.failWaiting()
+	defer c.compacting.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -64,8 +61,11 @@ func (c *Cluster) loop(ctx context.Context) error {
 			f()
 		}
 		c.drain()
+		if c.stop != nil {
+			return c.stop
+		}
 		for out := c.core.Ready(); out != nil; out = c.core.Ready() {
-			if err := c.carryOut(out); err != nil {
+			if err := c.carryOut(ctx, out); err != nil {
 				return err
 			}
 		}
@@ -88,7 +88,7 @@ func (c *Cluster) drain() {
 }
 
 // carryOut does what core.Output asks, in the order it documents.
-func (c *Cluster) carryOut(out *core.Output) error {
+func (c *Cluster) carryOut(ctx context.Context, out *core.Output) error {
 	if out.DropRaft {
 		if err := c.dropDisk(); err != nil {
 			return err
@@ -96,20 +96,19 @@ func (c *Cluster) carryOut(out *core.Output) error {
 	}
 	var attach *raftlog.Log
 	if out.NewRaft != nil {
-		disk, err := c.newDisk(out.NewRaft)
+		ident := c.diskIdentity(out.NewRaft.RaftID, out.NewRaft.Recovery)
+		disk, err := raftlog.Create(filepath.Join(c.cfg.Dir, dirRaft), ident, out.NewRaft.Snapshot, c.log)
 		if err != nil {
-			return err
+			return fmt.Errorf("create the cluster's log: %w", err)
 		}
 		attach = disk
 	}
-	if c.disk != nil && (out.HardState != nil || len(out.Entries) > 0 || out.Snapshot != nil) {
-		if err := c.disk.Save(out.HardState, out.Entries, out.Snapshot, out.MustSync); err != nil {
-			return fmt.Errorf("write the cluster's log: %w", err)
-		}
+	if err := c.save(ctx, out); err != nil {
+		return err
 	}
 	c.fence.set(&out.Status)
 	for _, o := range out.Messages {
-		raw, err := proto.Marshal(o.Msg)
+		raw, err := core.Encode(o.Msg)
 		if err != nil {
 			return fmt.Errorf("encode a message: %w", err)
 		}
@@ -123,12 +122,7 @@ func (c *Cluster) carryOut(out *core.Output) error {
 		}
 	}
 	if out.Compact != nil && c.disk != nil {
-		if err := c.disk.TakeSnapshot(out.Compact.Index, out.Compact.ConfState, out.Compact.Data); err != nil {
-			return fmt.Errorf("write a snapshot of the cluster's state: %w", err)
-		}
-		if err := c.disk.Compact(out.Compact.Keep); err != nil {
-			return fmt.Errorf("shorten the cluster's log: %w", err)
-		}
+		c.compact(out.Compact)
 	}
 	for _, n := range out.Notices {
 		c.log.Info(n)
@@ -161,7 +155,10 @@ func (c *Cluster) checkLife(inc id.Incarnation) error {
 
 // publish makes the new state visible to the rest of the daemon.
 func (c *Cluster) publish(out *core.Output) {
-	c.hub.Publish(c.store.View())
+	if v := c.store.View(); v.Revision() != c.revision.Load() || out.Restored {
+		c.hub.Publish(v)
+		c.revision.set(v.Revision())
+	}
 	if len(out.Transitions) > 0 || out.Restored {
 		view := c.core.View()
 		before := c.members.Load()
@@ -189,32 +186,3 @@ func (c *Cluster) reportGone(before, after *member.View) {
 		}
 	}
 }
-
-// newDisk creates the durable log of a node that is to vote.
-func (c *Cluster) newDisk(n *core.NewRaft) (*raftlog.Log, error) {
-	disk, err := raftlog.Create(filepath.Join(c.cfg.Dir, dirRaft), c.diskIdentity(n.RaftID, n.Recovery))
-	if err != nil {
-		return nil, fmt.Errorf("create the cluster's log: %w", err)
-	}
-	if n.Snapshot != nil {
-		if err := disk.Save(nil, nil, n.Snapshot, true); err != nil {
-			return nil, fmt.Errorf("write the cluster's log: %w", err)
-		}
-	}
-	return disk, nil
-}
-
-// dropDisk removes the log of a node that votes no more.
-func (c *Cluster) dropDisk() error {
-	if c.disk == nil {
-		return nil
-	}
-	if err := c.disk.Close(); err != nil {
-		return err
-	}
-	c.disk = nil
-	return os.RemoveAll(filepath.Join(c.cfg.Dir, dirRaft))
-}
-
-// failWaiting ends the calls that are open when the loop ends; ask sees ended.
-func (c *Cluster) failWaiting() { clear(c.waiting) }

@@ -81,6 +81,9 @@ type StatusParams struct {
 	// Barrier first waits until this node has seen everything that was decided
 	// before the call. Without it the answer comes at once, also without quorum.
 	Barrier bool `json:"barrier,omitempty"`
+	// Measure asks every node for its load and its clock; it takes as long as the
+	// slowest answer, at most about a second.
+	Measure bool `json:"measure,omitempty"`
 }
 
 // ClusterStatus is the cluster as one node sees it.
@@ -229,7 +232,7 @@ type RevokeParams struct {
 
 // RevokeReply says what was withdrawn.
 type RevokeReply struct {
-	Serials []string `json:"serials"` // in hexadecimal
+	Node id.Node `json:"node"`
 }
 
 // ForceParams makes the node that is asked the only voter: the operator vouches

@@ -106,6 +106,7 @@ func (c *Call) Upgrade(v any) (net.Conn, error) {
 type Server struct {
 	log      *slog.Logger
 	handlers map[string]Handler // fixed before Serve
+	other    Handler            // of methods that have none
 
 	mu    sync.Mutex
 	conns map[*net.UnixConn]struct{}
@@ -125,8 +126,16 @@ func NewServer(log *slog.Logger) *Server {
 // Handle adds a method; all are added before Serve.
 func (s *Server) Handle(method string, h Handler) { s.handlers[method] = h }
 
-// Serve accepts connections until Close, and then returns nil.
+// HandleOther serves the methods that Handle does not name, instead of the error
+// that there is no such method.
+func (s *Server) HandleOther(h Handler) { s.other = h }
+
+// Serve accepts connections until Close, and then returns nil. It leaves l open:
+// another server may go on with it.
 func (s *Server) Serve(l *net.UnixListener) error {
+	if err := l.SetDeadline(time.Time{}); err != nil {
+		return errno.New(errno.Other, "serve the local socket", 0, "%w", err)
+	}
 	stop := context.AfterFunc(s.ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
@@ -212,7 +221,11 @@ func (s *Server) handle(c *Call, req call) error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	h, ok := s.handlers[req.Method]
-	if !ok {
+	switch {
+	case ok:
+	case s.other != nil:
+		h = s.other
+	default:
 		h = func(context.Context, *Call) error {
 			return errno.New(errno.NotFound, "call", 0, "this daemon has no method %q; is it of another version? See `ssi version`", req.Method)
 		}

@@ -1,0 +1,131 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"time"
+
+	"ssi/cluster"
+	"ssi/cluster/member"
+	"ssi/internal/api"
+	"ssi/internal/errno"
+	"ssi/internal/id"
+)
+
+// order is a shutdown that was asked for, as the registry keeps it.
+type order struct {
+	Action  string         `json:"action"`
+	At      time.Time      `json:"at"`
+	Message string         `json:"message,omitempty"`
+	Life    id.Incarnation `json:"life"` // of the node it is meant for
+}
+
+// shutdown notes the order in the registry; the node it is for carries it out.
+func (c *Control) shutdown(ctx context.Context, call *api.Call) error {
+	p, err := params[api.ShutdownParams](call)
+	if err != nil {
+		return err
+	}
+	if p.Node == 0 {
+		p.Node = c.Cluster.Self()
+	}
+	node := c.Cluster.Members().Load().Get(p.Node)
+	switch {
+	case !node.State.Alive():
+		return errno.New(errno.Unavailable, "shutdown", p.Node, "is %v already", node.State)
+	case p.Delay < 0 || p.Delay > api.MaxShutdownDelay:
+		return errno.New(errno.Invalid, "shutdown", p.Node, "it can be asked for up to %v ahead", api.MaxShutdownDelay)
+	}
+	o := order{Action: p.Action, At: time.Now().Add(p.Delay), Message: p.Message, Life: node.Incarnation}
+	switch p.Action {
+	case api.ActionHalt, api.ActionPowerOff, api.ActionReboot:
+		err = c.Cluster.Order(ctx, p.Node, mustJSON(o))
+		if err == nil && p.Delay > 0 && node.State == member.Up {
+			_, err = c.Cluster.SetState(ctx, p.Node, member.Shutdown, cause(o))
+		}
+	case api.ActionCancel:
+		err = c.Cluster.Order(ctx, p.Node, nil)
+		if err == nil && node.State == member.Shutdown {
+			_, err = c.Cluster.SetState(ctx, p.Node, member.Up, "the shutdown was cancelled")
+		}
+	default:
+		err = errno.New(errno.Invalid, "shutdown", p.Node, "no action %q; there are %s, %s, %s and %s",
+			p.Action, api.ActionHalt, api.ActionPowerOff, api.ActionReboot, api.ActionCancel)
+	}
+	if err != nil {
+		return err
+	}
+	return call.Reply(api.ShutdownReply{Node: p.Node, At: o.At})
+}
+
+// cause is what the transitions of a shutdown say.
+func cause(o order) string {
+	text := "shutdown (" + o.Action + ")"
+	if o.Message != "" {
+		text += ": " + o.Message
+	}
+	return text
+}
+
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // plain data: cannot fail
+	}
+	return b
+}
+
+// Orders carries out the shutdowns of this node.
+type Orders struct {
+	Cluster *cluster.Cluster
+	Log     *slog.Logger
+	// End ends this machine in order, as the action says; it is called once.
+	End func(action, cause string)
+}
+
+// Run waits for an order for this life of the node and for its time, carries it
+// out and returns; or returns when ctx ends. A node that an operator set to
+// GOINGDOWN powers off.
+func (o *Orders) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		view, viewChanged := o.Cluster.Members().Get()
+		_, keysChanged := o.Cluster.Revision().Get()
+		node := view.Get(o.Cluster.Self())
+		wait := time.Hour
+		ord, ok := o.pending(node)
+		switch {
+		case ok && !time.Now().Before(ord.At):
+			o.End(ord.Action, cause(ord))
+			return
+		case ok:
+			wait = time.Until(ord.At)
+		case node.State == member.GoingDown && !o.Cluster.Leaving():
+			o.End(api.ActionPowerOff, node.Cause)
+			return
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-viewChanged:
+		case <-keysChanged:
+		case <-timer.C:
+		}
+	}
+}
+
+// pending is the order that waits for this life of the node.
+func (o *Orders) pending(node member.Node) (order, bool) {
+	e, err := o.Cluster.Registry().Stale().Get(cluster.OrderKey(node.Node))
+	if err != nil {
+		return order{}, false
+	}
+	var ord order
+	if err := json.Unmarshal(e.Value, &ord); err != nil {
+		o.Log.Error("an order cannot be read", "key", e.Key, "err", err)
+		return order{}, false
+	}
+	return ord, ord.Life == node.Incarnation && node.Incarnation != 0
+}

@@ -1,0 +1,77 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/cluster/core"
+)
+
+// fullPause is how often a write to a full disk is tried again.
+const fullPause = 250 * time.Millisecond
+
+// save writes what must be on disk before anything follows from it. While the
+// disk is full it waits for room: nothing acknowledged is lost, and the node is
+// fenced meanwhile because it cannot renew its lease. After any other failure
+// nobody knows what the disk holds, and the daemon must not go on.
+func (c *Cluster) save(ctx context.Context, out *core.Output) error {
+	if c.disk == nil || out.HardState == nil && len(out.Entries) == 0 && out.Snapshot == nil {
+		return nil
+	}
+	waited := false
+	for {
+		err := c.disk.Save(out.HardState, out.Entries, out.Snapshot, out.MustSync)
+		if err == nil {
+			if waited {
+				c.log.Info("the disk has room again", "path", c.cfg.Dir)
+			}
+			return nil
+		}
+		if !errors.Is(err, unix.ENOSPC) || ctx.Err() != nil {
+			return fmt.Errorf("write the cluster's log: %w", err)
+		}
+		if !waited {
+			waited = true
+			c.log.Error("the disk is full; this voter waits for room and takes no part meanwhile: free some space", "path", c.cfg.Dir, "err", err)
+			c.fence.stuck("the disk under " + c.cfg.Dir + " is full: free some space")
+		}
+		pause(ctx, fullPause)
+	}
+}
+
+// compact writes a snapshot and shortens the log, beside the loop: it may take
+// as long as the disk likes. If one is being written already, the next one will
+// do. A failure costs space only, and is tried again with the next snapshot.
+func (c *Cluster) compact(job *core.Compact) {
+	select {
+	case c.snapshots <- struct{}{}:
+	default:
+		return
+	}
+	disk := c.disk
+	c.compacting.Go(func() {
+		defer func() { <-c.snapshots }()
+		err := disk.TakeSnapshot(job.Index, job.ConfState, job.Data)
+		if err == nil {
+			err = disk.Compact(job.Keep)
+		}
+		if err != nil {
+			c.log.Error("shorten the cluster's log", "path", c.cfg.Dir, "err", err)
+		}
+	})
+}
+
+// dropDisk removes the log of a node that votes no more.
+func (c *Cluster) dropDisk() error {
+	if c.disk == nil {
+		return nil
+	}
+	c.compacting.Wait()
+	disk := c.disk
+	c.disk = nil
+	return disk.Remove()
+}
