@@ -2,11 +2,21 @@ package rexec
 
 import (
 	"context"
+	"errors"
 	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"ssi/internal/api"
+	"ssi/internal/errno"
 	"ssi/internal/id"
+	"ssi/internal/proc"
+	"ssi/internal/pty"
 )
 
 // TTY says whether the command gets a terminal.
@@ -20,11 +30,11 @@ const (
 
 // Options say what to run where.
 type Options struct {
-	Node   id.Node  // where; 0 is this node
-	Argv   []string // the command and its arguments
-	Env    []string // nil: this process's
-	Dir    string   // empty: this process's
-	TTY    TTY
+	Node   id.Node   // where; 0 is this node
+	Argv   []string  // the command and its arguments
+	Env    []string  // nil: this process's
+	Dir    string    // empty: this process's
+	TTY    TTY       //
 	Stdin  io.Reader // nil: /dev/null. Terminals are seen only in an *os.File
 	Stdout io.Writer // nil: discarded
 	Stderr io.Writer // nil: discarded
@@ -37,15 +47,151 @@ type ExitStatus struct {
 	Core   bool        // it dumped core
 }
 
+// Number is the status as a shell shows it in $?.
+func (s ExitStatus) Number() int {
+	if s.Signal != 0 {
+		return 128 + int(s.Signal)
+	}
+	return s.Code
+}
+
+// Exit ends this process the way the command ended: with its status, or by its
+// signal without dumping core.
+func (s ExitStatus) Exit() {
+	if s.Signal != 0 {
+		proc.DieBy(s.Signal)
+	}
+	os.Exit(s.Number())
+}
+
+// startTime bounds the way to the node and the start of the relay there.
+const startTime = 15 * time.Second
+
 // Run runs a command on a node and relays its files, its terminal and the
 // signals that this process receives. If the command could not be run or its
-// end is not known, err says why and the status is what a shell would show:
-// 127 not found, 126 found but not run, 255 node lost or out of reach.
-func Run(ctx context.Context, o Options) (ExitStatus, error) { return ExitStatus{Code: 255}, nil }
+// end is not known, err is a *Failure, or the cause of ctx, and the status is
+// what a shell would show: 127 not found, 126 found but not run, 255 node lost
+// or out of reach.
+//
+// A Stdin that is not an *os.File may be read from for as long as its Read
+// blocks, even after Run has returned.
+func Run(ctx context.Context, o Options) (ExitStatus, error) {
+	s, err := open(ctx, &o)
+	if err != nil {
+		var f *Failure
+		if !errors.As(err, &f) {
+			var e *errno.Error
+			if !errors.As(err, &e) {
+				e = errno.New(errno.Other, "", o.Node, "%w", err)
+			}
+			f = &Failure{255, e}
+		}
+		return ExitStatus{Code: f.Status}, f
+	}
+	return s.run(ctx)
+}
 
-// Number is the status as a shell shows it in $?.
-func (s ExitStatus) Number() int { return 0 }
+// open asks the node role of this machine to run the command.
+func open(ctx context.Context, o *Options) (*caller, error) {
+	req, s, err := prepare(o)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	client, err := api.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.conn, err = client.Upgrade(ctx, api.ExecRun, req, nil); err != nil {
+		_ = client.Close()
+		return nil, err
+	}
+	return s, nil
+}
 
-// Exit ends this process the way the command ended: with its status, or by
-// its signal.
-func (s ExitStatus) Exit() {}
+// prepare makes the request and this side's state of it.
+func prepare(o *Options) (*api.ExecRequest, *caller, error) {
+	if len(o.Argv) == 0 {
+		return nil, nil, errno.New(errno.Invalid, "", 0, "no command")
+	}
+	dir, err := o.Dir, error(nil)
+	if dir == "" {
+		if dir, err = os.Getwd(); err != nil {
+			return nil, nil, errno.New(errno.NotFound, "", 0, "working directory: %w", err)
+		}
+	}
+	env := o.Env
+	if env == nil {
+		env = os.Environ()
+	}
+	req := &api.ExecRequest{Node: o.Node, Argv: joinNUL(o.Argv), Env: joinNUL(env), Dir: []byte(dir), Umask: umask()}
+	if n := len(req.Argv) + len(req.Env); n > proc.MaxSpec {
+		return nil, nil, &Failure{126, errno.New(errno.Full, "", o.Node,
+			"%s: argument list too long: %d bytes with the environment, at most %d", o.Argv[0], n, proc.MaxSpec)}
+	}
+	s := newCaller(o)
+	if s.stdin == nil && o.Stdin == nil {
+		req.Files |= noStdin
+	}
+	if o.TTY == TTYAuto && terminal(s.stdin) && terminal(s.stdout) {
+		if err := s.useTerminal(req); err != nil {
+			return nil, nil, err
+		}
+	}
+	return req, s, nil
+}
+
+func terminal(f *os.File) bool { return f != nil && pty.IsTerminal(f) }
+
+// useTerminal asks for a terminal like this one.
+func (s *caller) useTerminal(req *api.ExecRequest) error {
+	modes, err := pty.Modes(s.stdin)
+	if err != nil {
+		return err
+	}
+	rows, cols, err := pty.Size(s.stdin)
+	if err != nil {
+		return err
+	}
+	s.term = &screen{f: s.stdin, modes: *modes}
+	req.Term = &api.Term{
+		Iflag: modes.Iflag, Oflag: modes.Oflag, Cflag: modes.Cflag, Lflag: modes.Lflag,
+		Cc: modes.Cc[:], Rows: rows, Cols: cols,
+	}
+	if s.stderr == nil || !terminal(s.stderr) {
+		req.Files |= splitStderr
+	}
+	return nil
+}
+
+// umask reads this process's umask without changing it; see
+// proc_pid_status(5).
+func umask() uint16 {
+	b, err := os.ReadFile("/proc/self/status")
+	if err == nil {
+		if _, rest, ok := strings.Cut(string(b), "\nUmask:\t"); ok {
+			line, _, _ := strings.Cut(rest, "\n")
+			if v, err := strconv.ParseUint(line, 8, 16); err == nil {
+				return uint16(v)
+			}
+		}
+	}
+	return 0o022
+}
+
+// forwarded are the signals that go to the command when this process receives
+// them; those that are ignored here stay ignored.
+func forwarded() []os.Signal {
+	var list []os.Signal
+	for _, s := range []unix.Signal{
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2,
+		unix.SIGALRM, unix.SIGVTALRM, unix.SIGPROF, unix.SIGIO, unix.SIGXCPU, unix.SIGXFSZ,
+		unix.SIGTSTP, unix.SIGCONT, unix.SIGWINCH,
+	} {
+		if !signal.Ignored(s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}

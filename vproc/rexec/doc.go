@@ -1,2 +1,55 @@
-// Package rexec runs commands on other nodes so that they feel local.
+// Package rexec runs commands on other nodes so that they feel local: the
+// server in the node role, and Run, the library of the user commands.
+//
+// Path: Run → local socket (method ssi.exec.Run, upgraded to frames) → the node
+// role here, which fills in who the caller is from what the kernel tells and
+// relays whole frames → bulk stream → the node role there → the spawn role. The
+// end of the process comes back from PID 1 through Server.Exited.
+//
+// # What is local-like
+//
+// The command has the caller's user, groups, directory, environment (and
+// SSI_NODE, the node it runs on), umask, resource limits and nice value. If
+// stdin and stdout of the caller are terminals, it has a terminal of the same
+// modes and size, whose leader stands between it and PID 1 so that ^Z works;
+// the caller's terminal is raw meanwhile, and stops and continues with the
+// command. A stderr that is not that terminal stays separate. If only stdin is a
+// terminal, there is none there; lines are sent while the caller is in the
+// foreground and the terminal is in line mode, so `onnode 2 cat f | less` leaves
+// the keys to less. Signals that reach the caller go to the command's process
+// group; SIGTSTP arrives as SIGSTOP if it has no terminal. Not local-like: a
+// caller in the background is not stopped when the command reads the terminal;
+// it just gets nothing.
+//
+// Exit status and death by signal are the command's; 127 not found, 126 not
+// executable or no such directory, 255 no result. The end of the command ends
+// the caller at once if its stdout is a terminal or a file; if it is a pipe, once
+// the descendants that still hold stdout have closed it.
+//
+// # Loss
+//
+// When the caller dies or the connection breaks, the command's session gets
+// SIGHUP and SIGCONT, and its process group SIGKILL after hangupTime; processes
+// that left the session stay. Each attached command is noted under
+// RunDir/rexec by PID and pidfd inode, so that a new node role hangs up what an
+// earlier one left. Fence kills the cgroup that holds all of them and the spawn
+// role.
+//
+// # Concurrency and limits
+//
+// A command has a goroutine for the connection (the handler's own), one for each
+// output, one for stdin and one for its end; all have ended when the handler
+// returns, and closing the connection or the files ends each. A relay has two.
+// Server.mu guards the tables and is the innermost lock but one: it is never
+// held while anything blocks; command.wmu is held while a frame is written.
+//
+// Limits: MaxRunning commands and relays each, proc.MaxSpec bytes of arguments
+// and environment, maxData bytes a frame, stdinWindow bytes of stdin under way:
+// the only flow that needs credit, so that a signal is never stuck behind input
+// that nobody reads. Outputs rely on the connection's back-pressure; a caller that
+// does not read its stderr holds up its stdout too. Writes have no deadline (the
+// caller may be a pager): the end of the peer, Fence and Close end them.
+//
+// The package must never run anything for a caller that the kernel did not
+// name, or take credentials from the caller's word.
 package rexec

@@ -5,8 +5,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
+	"sync"
 
-	"ssi/internal/api"
+	"ssi/internal/errno"
 	"ssi/internal/id"
 	"ssi/internal/proc"
 )
@@ -14,15 +16,20 @@ import (
 // Bulk is the name of the bulk streams that carry remote executions.
 const Bulk = "rexec"
 
-// Opener opens a bulk stream to another node; Read and Write of the stream
-// fail at once when the node leaves the membership.
+// MaxRunning is how many commands a node runs for others, and how many commands
+// on others it relays, at a time.
+const MaxRunning = 1024
+
+// Opener opens bulk streams to other nodes.
 type Opener interface {
+	// OpenBulk opens a stream; ctx bounds the opening only. Read and Write of
+	// the stream fail at once when the node leaves the membership.
 	OpenBulk(ctx context.Context, node id.Node, kind string, header []byte) (net.Conn, error)
 }
 
 // Spawner creates processes (vproc/spawn.Client).
 type Spawner interface {
-	Spawn(ctx context.Context, s *proc.Spec, files [3]*os.File) (pid int32, pidfd *os.File, err error)
+	Spawn(ctx context.Context, s *proc.Spec, files []*os.File) (pid int32, pidfd *os.File, err error)
 }
 
 // Config is what a Server works with.
@@ -31,37 +38,168 @@ type Config struct {
 	Peers  Opener
 	Spawn  Spawner
 	RunDir string // default /run/ssi; attached commands are noted in RunDir/rexec
-	Cgroup string // directory of the cgroup of all commands; empty: none
-	Log    *slog.Logger
+	Cgroup string // directory of the cgroup of all commands (keeper.CgroupEnv); empty: none
+	// RestartSpawn is called when the spawn role hangs (keeper.Client.RestartSpawn); may be nil.
+	RestartSpawn func() error
+	Log          *slog.Logger
 }
 
 // Server runs commands for other nodes and relays those of this node's users.
-type Server struct{}
+type Server struct {
+	c      Config
+	log    *slog.Logger
+	notes  string // directory
+	hang   *hangups
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // handlers
 
-// NewServer makes a server and hangs up the commands that an earlier node
-// role of this machine left behind.
-func NewServer(c Config) (*Server, error) { return nil, nil }
+	mu       sync.Mutex
+	fenced   string // why nothing is run; empty: it is
+	closed   bool
+	ends     map[ender]id.Node // running handlers, and the other node of each (0: none)
+	commands int               // handlers of commands
+	relays   int
+	running  map[int32]*process // attached commands, by PID
+	early    earlyExits
+}
 
-// HandleAPI serves the method api.ExecRun.
-func (s *Server) HandleAPI(ctx context.Context, c *api.Call) error { return nil }
+// ender is a command or a relay: something that can be ended with a reason.
+type ender interface {
+	fail(f *Failure)
+}
 
-// HandleBulk serves a stream that another node opened; it returns when the
-// command ended and closes conn.
-func (s *Server) HandleBulk(ctx context.Context, from id.Node, header []byte, conn net.Conn) {}
+// NewServer makes a server and hangs up the commands that an earlier node role
+// of this machine left behind.
+func NewServer(c Config) (*Server, error) {
+	if c.RunDir == "" {
+		c.RunDir = "/run/ssi"
+	}
+	s := &Server{
+		c: c, log: c.Log, notes: filepath.Join(c.RunDir, "rexec"),
+		ends: map[ender]id.Node{}, running: map[int32]*process{},
+	}
+	if err := os.MkdirAll(s.notes, 0o755); err != nil {
+		return nil, err
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.hang = newHangups(c.Log)
+	s.hangUpOrphans()
+	return s, nil
+}
 
-// Exited takes the end of a process from PID 1 (keeper.Open).
-func (s *Server) Exited(e proc.Exit) {}
+// enter notes a handler; the failure says why it may not start.
+func (s *Server) enter(e ender, peer id.Node, count *int) *Failure {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return lost(errno.Unavailable, s.c.Node, "the ssi daemon is shutting down")
+	case s.fenced != "":
+		return lost(errno.Fenced, s.c.Node, "lost contact with the cluster and runs nothing: %s", s.fenced)
+	case *count >= MaxRunning:
+		return lost(errno.Full, s.c.Node, "%d remote commands run already, which is the limit", MaxRunning)
+	}
+	*count++
+	s.ends[e] = peer
+	s.wg.Add(1)
+	return nil
+}
 
-// Fence ends every command that runs here and every relay; what starts later
-// is refused, with cause, until Unfence.
-func (s *Server) Fence(cause string) {}
+func (s *Server) leave(e ender, count *int) {
+	s.mu.Lock()
+	*count--
+	delete(s.ends, e)
+	s.mu.Unlock()
+	s.wg.Done()
+}
+
+// failAll ends the handlers that match.
+func (s *Server) failAll(f *Failure, match func(peer id.Node) bool) {
+	s.mu.Lock()
+	var list []ender
+	for e, peer := range s.ends {
+		if match(peer) {
+			list = append(list, e)
+		}
+	}
+	s.mu.Unlock()
+	for _, e := range list {
+		e.fail(f)
+	}
+}
+
+// Fence ends every command that runs here and every relay; what is asked for
+// later is refused, with cause, until Unfence. It returns once the kernel was told
+// to kill the commands.
+func (s *Server) Fence(cause string) {
+	s.mu.Lock()
+	s.fenced = cause
+	var all []*process
+	for _, p := range s.running {
+		all = append(all, p)
+	}
+	s.mu.Unlock()
+	killed := false
+	if s.c.Cgroup != "" {
+		err := os.WriteFile(filepath.Join(s.c.Cgroup, "cgroup.kill"), []byte("1"), 0)
+		if killed = err == nil; !killed {
+			s.log.Error("fence", "op", "cgroup.kill", "err", err)
+		}
+	}
+	if !killed {
+		for _, p := range all {
+			p.kill()
+		}
+	}
+	s.failAll(lost(errno.Fenced, s.c.Node, "lost contact with the cluster: %s", cause), func(id.Node) bool { return true })
+}
 
 // Unfence lets commands run again.
-func (s *Server) Unfence() {}
+func (s *Server) Unfence() {
+	s.mu.Lock()
+	s.fenced = ""
+	s.mu.Unlock()
+}
 
-// PeerDown ends the relays to a node that left the membership, and the
+// PeerDown ends the relays to a node that left the membership, and hangs up the
 // commands that its users run here.
-func (s *Server) PeerDown(node id.Node, cause string) {}
+func (s *Server) PeerDown(node id.Node, cause string) {
+	s.failAll(lost(errno.Unavailable, node, "left the cluster: %s", cause), func(peer id.Node) bool { return peer == node })
+}
 
-// Close ends everything and waits.
-func (s *Server) Close() {}
+// Exited takes the end, stop or continuation of a process from PID 1
+// (keeper.Open). It does not block.
+func (s *Server) Exited(e proc.Exit) {
+	s.mu.Lock()
+	p := s.running[e.PID]
+	if p == nil {
+		s.early.add(e)
+		s.mu.Unlock()
+		return
+	}
+	ended := e.Status.Exited() || e.Status.Signaled()
+	if ended {
+		if p.alive() { // a late report of an earlier process with this PID
+			s.mu.Unlock()
+			return
+		}
+		delete(s.running, e.PID)
+	}
+	s.mu.Unlock()
+	p.happened(e.Status)
+	if ended {
+		s.unnote(e.PID)
+	}
+}
+
+// Close ends everything, hangs up the commands and waits.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.failAll(lost(errno.Unavailable, s.c.Node, "the ssi daemon is shutting down"), func(id.Node) bool { return true })
+	s.wg.Wait()
+	s.hang.close()
+}

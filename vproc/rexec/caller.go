@@ -1,0 +1,122 @@
+package rexec
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/api"
+	"ssi/internal/errno"
+	"ssi/internal/proc"
+)
+
+const (
+	openTime  = 10 * time.Second // to open a stream to another node, or to receive a request on it
+	spawnTime = 10 * time.Second // to create a process
+
+	// maxHeader is the longest request that travels in the header of a stream;
+	// longer ones follow it.
+	maxHeader = 60 << 10
+)
+
+// HandleAPI serves the method api.ExecRun.
+func (s *Server) HandleAPI(ctx context.Context, call *api.Call) error {
+	var in api.ExecRequest
+	if err := call.Params(&in); err != nil {
+		return err
+	}
+	req, err := s.requestOf(call, &in)
+	if err != nil {
+		return err
+	}
+	if in.Node != 0 && in.Node != s.c.Node {
+		return s.relay(ctx, call, in.Node, req)
+	}
+	conn, err := call.Upgrade(struct{}{})
+	if err != nil {
+		return err
+	}
+	s.run(ctx, 0, req, conn)
+	return nil
+}
+
+// requestOf makes a request of what the caller asks and what the kernel tells
+// of the caller.
+func (s *Server) requestOf(call *api.Call, in *api.ExecRequest) (*request, error) {
+	if in.Node != 0 && !in.Node.Valid() {
+		return nil, errno.New(errno.Invalid, "", 0, "%d is not a node number", in.Node)
+	}
+	req := &request{files: in.Files & (noStdin | splitStderr), term: in.Term}
+	req.spec = proc.Spec{
+		Argv: splitNUL(in.Argv), Env: splitNUL(in.Env), Dir: string(in.Dir),
+		UID: call.Peer.UID, GID: call.Peer.GID, Groups: call.Peer.Groups,
+		Umask: in.Umask & 0o777, Session: in.Term != nil,
+	}
+	if len(req.spec.Argv) == 0 || req.spec.Argv[0] == "" {
+		return nil, errno.New(errno.Invalid, "", 0, "no command")
+	}
+	if len(req.spec.Dir) == 0 || req.spec.Dir[0] != '/' {
+		return nil, errno.New(errno.Invalid, "", 0, "the working directory %q is not an absolute path", req.spec.Dir)
+	}
+	if err := fromProcess(call, &req.spec); err != nil {
+		return nil, errno.New(errno.Other, "", 0, "limits of process %d: %w", call.Peer.PID, err)
+	}
+	return req, nil
+}
+
+// fromProcess fills in nice value and resource limits of the caller. The pidfd
+// proves afterwards that the PID was the caller's all the time.
+func fromProcess(call *api.Call, spec *proc.Spec) error {
+	pidfd, err := call.PeerPidfd()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(pidfd) }()
+	pid := int(call.Peer.PID)
+	prio, err := unix.Getpriority(unix.PRIO_PROCESS, pid)
+	if err != nil {
+		return err
+	}
+	spec.Nice = int8(20 - prio) // the system call returns 20-nice
+	for r := range unix.RLIMIT_RTTIME + 1 {
+		var l unix.Rlimit
+		if err := unix.Prlimit(pid, r, nil, &l); err != nil {
+			return err
+		}
+		spec.Limits = append(spec.Limits, proc.Rlimit{Resource: uint8(r), Cur: l.Cur, Max: l.Max})
+	}
+	return unix.PidfdSendSignal(pidfd, 0, nil, 0)
+}
+
+// notStarted explains an error of the spawn role like a shell.
+func (s *Server) notStarted(ctx context.Context, name string, err error) *Failure {
+	var f *proc.Failure
+	if !errors.As(err, &f) {
+		late := errors.Is(ctx.Err(), context.DeadlineExceeded) || ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded)
+		if late {
+			s.log.Error("the spawn role hangs and is started anew", "op", "spawn", "err", err)
+			if s.c.RestartSpawn != nil {
+				if rerr := s.c.RestartSpawn(); rerr != nil {
+					s.log.Error("restart of the spawn role", "op", "spawn", "err", rerr)
+				}
+			}
+			return lost(errno.Timeout, s.c.Node, "%s: was not started within %s; is its file system dead?", name, spawnTime)
+		}
+		return lost(errno.Unavailable, s.c.Node, "%s: %w", name, err)
+	}
+	node := s.c.Node
+	switch {
+	case f.Op == "chdir":
+		return &Failure{126, errno.New(errno.NotFound, "", node, "cannot enter the working directory %s: %w", f.Path, f.Errno)}
+	case f.Op == "exec" && f.Errno == unix.ENOENT:
+		return &Failure{127, errno.New(errno.NotFound, "", node, "%s: not found", name)}
+	case f.Op == "exec" && f.Errno == unix.EACCES:
+		return &Failure{126, errno.New(errno.Permission, "", node, "%s: permission denied", name)}
+	case f.Op == "exec":
+		return &Failure{126, errno.New(errno.Other, "", node, "%s: %w", name, f.Errno)}
+	}
+	return lost(errno.Other, node, "%s: %s: %w", name, f.Op, f.Errno)
+}

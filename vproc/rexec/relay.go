@@ -1,0 +1,143 @@
+package rexec
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"ssi/internal/api"
+	"ssi/internal/errno"
+	"ssi/internal/id"
+)
+
+// relay carries the frames of a local caller to and from another node. It
+// passes whole frames only, so that it can always add a last one of its own.
+type relay struct {
+	node   id.Node
+	name   string // of the command
+	remote net.Conn
+
+	once    sync.Once
+	failure *Failure
+	failed  chan struct{}
+}
+
+func (s *Server) relay(ctx context.Context, call *api.Call, node id.Node, req *request) error {
+	r := &relay{node: node, name: req.name(), failed: make(chan struct{})}
+	if f := s.enter(r, node, &s.relays); f != nil {
+		return f.Err
+	}
+	defer s.leave(r, &s.relays)
+	b, err := req.append(nil)
+	if err != nil {
+		return errno.New(errno.Full, "", node, "%s: %w", r.name, err)
+	}
+	var header []byte
+	if len(b)-4 <= maxHeader {
+		header, b = b[4:], nil
+	}
+	octx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	if r.remote, err = s.c.Peers.OpenBulk(octx, node, Bulk, header); err != nil {
+		return err
+	}
+	defer func() { _ = r.remote.Close() }()
+	if len(b) > 0 {
+		_ = r.remote.SetWriteDeadline(time.Now().Add(openTime))
+		if _, err := r.remote.Write(b); err != nil {
+			return err
+		}
+		_ = r.remote.SetWriteDeadline(time.Time{})
+	}
+	local, err := call.Upgrade(struct{}{})
+	if err != nil {
+		return err
+	}
+	r.run(local)
+	return nil
+}
+
+// fail ends the relay and tells the caller why.
+func (r *relay) fail(f *Failure) {
+	r.once.Do(func() {
+		r.failure = f
+		close(r.failed)
+	})
+}
+
+// run moves frames until one side ends.
+func (r *relay) run(local net.Conn) {
+	var g sync.WaitGroup
+	done := make(chan struct{})
+	g.Go(func() { // to the command; its end is the caller's end
+		defer func() { _ = r.remote.Close() }()
+		_ = copyFrames(r.remote, local)
+	})
+	g.Go(func() {
+		select {
+		case <-r.failed:
+			_ = r.remote.Close()
+			_ = local.SetWriteDeadline(time.Now().Add(failTime))
+		case <-done:
+		}
+	})
+	r.back(local)
+	close(done)
+	_ = local.SetReadDeadline(time.Now().Add(closeTime)) // the caller closes when it has read the last frame
+	g.Wait()
+}
+
+// back moves frames to the caller and tells it when the other node is lost.
+func (r *relay) back(local net.Conn) {
+	in := frameReader{r: r.remote}
+	over := false // the result of the command was passed on
+	for {
+		k, _, err := in.next()
+		if err != nil {
+			if !over {
+				_ = local.SetWriteDeadline(time.Now().Add(closeTime))
+				_, _ = local.Write(r.why(err).frame())
+			}
+			return
+		}
+		if _, err := local.Write(in.whole()); err != nil {
+			_ = r.remote.Close() // the caller is gone
+			_ = local.SetReadDeadline(time.Unix(1, 0))
+			return
+		}
+		over = over || k == kindExit || k == kindError
+	}
+}
+
+// why explains the end of the connection to the other node.
+func (r *relay) why(err error) *Failure {
+	select {
+	case <-r.failed:
+		f := *r.failure
+		e := *f.Err
+		e.Text += " (while " + r.name + " ran on node " + r.node.String() + ")"
+		f.Err = &e
+		return &f
+	default:
+	}
+	var e *errno.Error
+	if errors.As(err, &e) {
+		return lost(e.Kind, r.node, "lost while %s ran there: %s", r.name, e.Text)
+	}
+	return lost(errno.Unavailable, r.node, "the connection was lost while %s ran there", r.name)
+}
+
+// copyFrames moves whole frames from one connection to another.
+func copyFrames(to, from net.Conn) error {
+	in := frameReader{r: from}
+	for {
+		if _, _, err := in.next(); err != nil {
+			return err
+		}
+		if _, err := to.Write(in.whole()); err != nil {
+			return err
+		}
+	}
+}
