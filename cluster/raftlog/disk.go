@@ -13,6 +13,7 @@ import (
 // disk is how files are written; tests make it fail.
 type disk struct {
 	segment   int64 // size of a segment in bytes, a multiple of blockSize
+	reserve   int64 // size of the reserve in bytes
 	pwrite    func(f *os.File, b []byte, off int64) error
 	fdatasync func(f *os.File) error
 	allocate  func(f *os.File, size int64) error
@@ -21,6 +22,7 @@ type disk struct {
 func realDisk() disk {
 	return disk{
 		segment: segmentSize,
+		reserve: reserveSize,
 		pwrite: func(f *os.File, b []byte, off int64) error {
 			_, err := f.WriteAt(b, off)
 			return err

@@ -33,7 +33,8 @@
 // acknowledged and is removed. Everything else (a block that is neither, a
 // group that is not the last, a file that is missing or shorter) is damage, and
 // Open returns a *DamagedError. One thing cannot be told apart: a disk that
-// turns whole blocks of the very last group into zeros.
+// turns whole blocks at the very end of the log into zeros after it said that
+// they are durable.
 //
 // A snapshot counts only if the log names it with its checksum. If the newest
 // one cannot be read and the one before it and the log after that are there,

@@ -100,7 +100,7 @@ func (l *Log) save(state *pb.HardState, entries []*pb.Entry, snap *pb.Snapshot, 
 	if err != nil {
 		return l.writeError("save", err)
 	}
-	if err := l.write(payload); err != nil {
+	if err := l.write(payload, endBlocks); err != nil {
 		return err
 	}
 
@@ -204,10 +204,11 @@ func payloadOf(state *pb.HardState, entries []*pb.Entry, m *mark) ([]byte, error
 	return b, nil
 }
 
-// write makes a group durable, in a new segment if need be.
-func (l *Log) write(payload []byte) error {
+// write makes a group durable, in a new segment if it does not leave so many
+// blocks free behind it.
+func (l *Log) write(payload []byte, behind int) error {
 	n := groupBlocks(len(payload))
-	if !l.active().room(n) {
+	if !l.active().room(n, behind) {
 		if err := l.roll(n); err != nil {
 			return err
 		}
@@ -260,7 +261,7 @@ func (l *Log) roll(n int) error {
 	_, chain := appendGroup(nil, s.seed, s.at, end)
 	h := segmentHeader{
 		id: l.id, seq: s.seq + 1, first: last + 1,
-		blocks: uint32(n + groupBlocks(len(payload)) + 2),
+		blocks: uint32(1 + groupBlocks(len(payload)) + n + endBlocks),
 		at:     position{group: s.at.group + 1, chain: chain},
 	}
 	next, err := l.disk.createSegment(l.sub, h, payload)
@@ -351,7 +352,7 @@ func (l *Log) TakeSnapshot(index uint64, conf *pb.ConfState, data []byte) error 
 	if err != nil {
 		return l.writeError("snapshot", err)
 	}
-	if err := l.write(payload); err != nil {
+	if err := l.write(payload, 1); err != nil {
 		return err
 	}
 	l.durable = l.state
@@ -417,7 +418,7 @@ func (l *Log) Close() error {
 	if l.failed == nil && !proto.Equal(l.state, l.durable) {
 		var payload []byte
 		if payload, err = payloadOf(l.state, nil, nil); err == nil {
-			err = l.write(payload)
+			err = l.write(payload, endBlocks)
 		}
 	}
 	err = errors.Join(err, l.active().file.Close(), l.lock.Close())

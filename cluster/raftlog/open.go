@@ -262,12 +262,12 @@ func (l *Log) clean(oldSubs []uint64) {
 // keepReserve makes the reserve if it is not there and there is space.
 func (l *Log) keepReserve() {
 	path := filepath.Join(l.sub, reserveFile)
-	if info, err := os.Stat(path); err == nil && info.Size() == reserveSize {
+	if info, err := os.Stat(path); err == nil && info.Size() == l.disk.reserve {
 		return
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err == nil {
-		err = errors.Join(l.disk.allocate(f, reserveSize), f.Close())
+		err = errors.Join(l.disk.allocate(f, l.disk.reserve), f.Close())
 	}
 	if err != nil {
 		os.Remove(path)

@@ -79,8 +79,8 @@ func segmentPath(sub string, seq uint64) string {
 // is none.
 func (d disk) createSegment(sub string, h segmentHeader, payload []byte) (*segment, error) {
 	groups := int64(groupBlocks(len(payload)))
-	// Block 0, the group, and one for the end.
-	h.blocks = uint32(max(int64(h.blocks), d.segment/blockSize, groups+2))
+	// Block 0, the group, and the end.
+	h.blocks = uint32(max(int64(h.blocks), d.segment/blockSize, 1+groups+endBlocks))
 	h.at.block = 1
 	path := segmentPath(sub, h.seq)
 	tmp := path + ".tmp"
@@ -111,9 +111,14 @@ func (d disk) createSegment(sub string, h segmentHeader, payload []byte) (*segme
 	}, nil
 }
 
-// room reports whether a group of so many blocks fits, and the end behind it.
-func (s *segment) room(blocks int) bool {
-	return uint64(s.at.block)+uint64(blocks)+1 <= uint64(s.blocks)
+// endBlocks is kept free at the end of a segment: a block for its end, and one
+// to name a snapshot, so that one can be taken when there is no space for
+// another segment.
+const endBlocks = 2
+
+// room reports whether a group of so many blocks fits, and so many behind it.
+func (s *segment) room(blocks, behind int) bool {
+	return uint64(s.at.block)+uint64(blocks)+uint64(behind) <= uint64(s.blocks)
 }
 
 // scan is the reading of a segment.
