@@ -114,7 +114,9 @@ func newHelp(env *Env) *cobra.Command {
 		Use:   "help [COMMAND [SUBCOMMAND]]",
 		Short: "explain a command",
 		Long:  `help prints the manual of a command, or the list of all commands.`,
-		Args:  Args(0, 2),
+		Example: `  ssi help
+  ssi help cluster token`,
+		Args: Args(0, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return overview(env)

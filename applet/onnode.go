@@ -163,7 +163,7 @@ in the environment, so it also holds for what the program starts, also by onnode
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
-	return Manual(cmd, "N the program's own exit status\n126 the program was found and could not be run\n127 the program was not found\n2 the command line makes no sense", "onnode(1)", "ps(1)")
+	return Manual(cmd, "N the program's own exit status\n126 the program was found and could not be run\n127 the program was not found\n2 the command line makes no sense", "onnode(1)", "ssi-ps(1)")
 }
 
 func localView(env *Env, argv []string) error {
