@@ -42,7 +42,7 @@ type Entry struct {
 
 // Table is the commands of this package; the program adds its own.
 func Table() []Entry {
-	return slices.Concat(clusterEntries(), runEntries(), toolEntries())
+	return slices.Concat(clusterEntries(), runEntries(), processEntries(), toolEntries())
 }
 
 func clusterEntries() []Entry {
