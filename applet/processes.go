@@ -16,6 +16,7 @@ import (
 func processEntries() []Entry {
 	return []Entry{
 		{Name: "ps", Short: "list the processes of all nodes", Group: GroupProcess, New: newPS, Stock: true},
+		{Name: "top", Short: "watch the processes and loads of all nodes", Group: GroupProcess, New: newTop, Stock: true},
 		{Name: "kill", Short: "signal processes on any node", Group: GroupProcess, New: newKill, Stock: true},
 		{Name: "where_pid", Short: "print the node that runs a process", Group: GroupProcess, New: newWherePID},
 		{Name: "loads", Short: "print the loads of the nodes", Group: GroupProcess, New: newLoads},
