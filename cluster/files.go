@@ -23,12 +23,13 @@ const (
 	dirRaft      = "raft"          // the durable log of a voter
 )
 
-// Identity is what a node knows of its cluster without asking; it never changes.
+// Identity is what a node knows of its cluster without asking.
 type Identity struct {
 	ID      string  `json:"id"`
 	Name    string  `json:"name"`
 	Profile string  `json:"profile"`
 	Node    id.Node `json:"node"`
+	Addr    string  `json:"addr"` // host:port where others reach it, unless the configuration says otherwise
 	Witness bool    `json:"witness,omitempty"`
 }
 

@@ -9,8 +9,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ssi/cluster/core"
 	"ssi/cluster/pki"
+	"ssi/cluster/raftlog"
 	"ssi/internal/errno"
 	"ssi/internal/id"
 )
@@ -24,8 +27,9 @@ type NewCluster struct {
 	Name    string
 	Node    id.Node // number of this machine
 	Profile string
-	Tokens  int  // one-time tokens to make with it
-	Force   bool // forget the cluster this machine belongs to: its files are put aside
+	Addr    string // host:port where others reach this machine
+	Tokens  int    // one-time tokens to make with it
+	Force   bool   // forget the cluster this machine belongs to: its files are put aside
 }
 
 // Found makes this machine the first node of a new cluster, by writing its state
@@ -66,7 +70,7 @@ func Found(n NewCluster) (Identity, []string, error) {
 		f.Tokens[t.Hash()] = t.Record()
 		tokens = append(tokens, t.Secret())
 	}
-	ident := Identity{ID: ca.Cluster, Name: n.Name, Profile: n.Profile, Node: n.Node}
+	ident := Identity{ID: ca.Cluster, Name: n.Name, Profile: n.Profile, Node: n.Node, Addr: n.Addr}
 	if err := os.MkdirAll(n.Dir, 0o700); err != nil {
 		return fail(err)
 	}
@@ -84,6 +88,7 @@ type JoinRequest struct {
 	Name    string   // of this machine
 	Addr    string   // host:port where others reach it
 	Version string
+	Witness bool // vote only: needs a token made for it
 }
 
 // JoinAs asks the cluster to be let in and writes the state directory; the daemon
@@ -96,6 +101,12 @@ func JoinAs(ctx context.Context, r JoinRequest) (Identity, error) {
 	token, err := pki.ParseToken(r.Token)
 	if err != nil {
 		return fail(err)
+	}
+	switch witness := token.Role == pki.RoleWitness; {
+	case r.Witness && !witness:
+		return fail(errno.New(errno.Invalid, "", 0, "the token is for a node; a witness needs one made by `ssi cluster token --witness`"))
+	case !r.Witness && witness:
+		return fail(errno.New(errno.Invalid, "", 0, "the token is for a witness: ssi cluster witness"))
 	}
 	if len(r.Addrs) == 0 {
 		return fail(errors.New("no address of a node of the cluster was given"))
@@ -112,7 +123,7 @@ func JoinAs(ctx context.Context, r JoinRequest) (Identity, error) {
 			errs = append(errs, err)
 			continue
 		}
-		ident := Identity{ID: joined.Who.Cluster, Name: joined.ClusterName, Profile: joined.Profile,
+		ident := Identity{ID: joined.Who.Cluster, Name: joined.ClusterName, Profile: joined.Profile, Addr: r.Addr,
 			Node: joined.Who.Node, Witness: joined.Who.Role == pki.RoleWitness}
 		if err := settle(r.Dir, ident, joined.Material, joined.Members); err != nil {
 			return fail(err)
@@ -160,9 +171,18 @@ func aside(path string) string {
 
 // PutAside moves the durable log of this node out of the way, so that the node
 // starts empty under its number; the voters that remain hold the state. It
-// returns the new place, "" if there was no log.
+// returns the new place, "" if there was no log. It refuses while a daemon uses
+// the log.
 func PutAside(dir string) (string, error) {
 	path := filepath.Join(dir, dirRaft)
+	switch log, err := raftlog.Open(path, raftlog.Identity{}, nil); {
+	case err == nil:
+		if err := log.Close(); err != nil {
+			return "", err
+		}
+	case errors.Is(err, unix.EBUSY):
+		return "", err
+	}
 	to := aside(path)
 	err := os.Rename(path, to)
 	if errors.Is(err, fs.ErrNotExist) {

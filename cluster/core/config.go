@@ -36,7 +36,7 @@ type Machine interface {
 type Config struct {
 	Cluster     string         // identity of the cluster; messages of another are dropped
 	Self        id.Node        // this node's number
-	Incarnation id.Incarnation // of this life of the node: larger than in earlier lives if the clock was right
+	Incarnation id.Incarnation // of this life of the node: unlike that of any earlier life, and larger if its clock was right
 	Info        member.Info
 	Timing      Timing
 	Seed        uint64 // for small random delays

@@ -105,13 +105,31 @@ func (t *Transport) serveUnary(ctx context.Context, req any, info *grpc.UnarySer
 	return resp, t.finish(ctx, err)
 }
 
+// serveStream runs the handler in a goroutine of its own: one that waits for
+// the next message of its caller does not look at its context, and a fence must
+// not wait for it. Such a handler ends right after, when gRPC ends the stream.
 func (t *Transport) serveStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+	s := t.service.Load()
 	ctx, done, err := t.begin(ss.Context(), info.FullMethod)
 	if err != nil {
 		return toStatus(err, t.cfg.Self)
 	}
-	defer done()
-	return t.finish(ctx, h(srv, &serverStream{ServerStream: ss, ctx: ctx}))
+	wrapped := &serverStream{ServerStream: ss, ctx: ctx}
+	if t.control(info.FullMethod) {
+		defer done()
+		return t.finish(ctx, h(srv, wrapped))
+	}
+	result := make(chan error, 1)
+	if !t.spawn(func() { defer done(); result <- h(srv, wrapped) }) {
+		done()
+		return toStatus(errClosed(t.cfg.Self), t.cfg.Self)
+	}
+	select {
+	case err := <-result:
+		return t.finish(ctx, err)
+	case <-s.ctx.Done():
+		return toStatus(context.Cause(s.ctx), t.cfg.Self)
+	}
 }
 
 // serverStream is a stream whose handler sees our context.

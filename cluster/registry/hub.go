@@ -42,6 +42,7 @@ func (h *Hub) Publish(v View) {
 			err = errno.New(errno.Stale, "registry watch", 0, "the registry was set back from revision %d to %d: list again", h.view.rev, v.rev)
 		} else {
 			events, err = v.Events(h.view.rev, 0)
+			err = withOp("registry watch", err)
 		}
 	}
 	h.view = v

@@ -203,7 +203,7 @@ func (r *restore) finish() error {
 // readEntry decodes an EntryState without the detour over the message: there
 // may be MaxKeys of them. The value is copied, the snapshot can be freed.
 func readEntry(b []byte) (*Entry, error) {
-	e := &Entry{Value: []byte{}}
+	e := &Entry{}
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -223,7 +223,7 @@ func readEntry(b []byte) (*Entry, error) {
 				}
 				e.Key = string(v)
 			case 2:
-				e.Value = append([]byte{}, v...)
+				e.Value = append([]byte(nil), v...)
 			}
 		case protowire.VarintType:
 			v, _ := protowire.ConsumeVarint(b)

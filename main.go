@@ -1,0 +1,78 @@
+// Command ssi makes several Linux machines one system: one list of processes, one
+// registry, one init that survives the machine it runs on. It is one program; the
+// name it is started under, or its first argument, chooses a role or a command.
+//
+// This package is the wiring: the only one that imports everything, and that
+// knows which implementation stands behind which interface.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"ssi/applet"
+	pid1 "ssi/init"
+	"ssi/lab"
+	"ssi/vproc/rexec"
+	"ssi/vproc/spawn"
+)
+
+// version is set by the linker (see Makefile).
+var version = "unknown"
+
+func main() { os.Exit(run(os.Args)) }
+
+func run(args []string) int {
+	if status, ok := lab.RunRole(args); ok {
+		return status
+	}
+	env := applet.System(args, version)
+	env.Exec = execOn
+	env.Bootstrap = bootstrap{version: version}
+	return applet.Main(env, table())
+}
+
+// table is every role and command.
+func table() []applet.Entry {
+	role := func(name, short string, f func(args []string) int) applet.Entry {
+		return applet.Entry{Name: name, Short: short, Group: applet.GroupRole, NoLink: true,
+			Run: func(_ *applet.Env, args []string) int { return f(args) }}
+	}
+	entries := append(applet.Table(), applet.Entry{
+		Name: "lab", Short: "run a cluster of several nodes on this machine", Group: applet.GroupTools, New: labCommand, NoLink: true,
+	})
+	entries = append(entries,
+		role("init", "process 1 of a node: starts and restarts the others", func([]string) int { return pid1.Run(pid1.Options{}) }),
+		role("node", "the node daemon", func([]string) int { return runNode(version) }),
+		role("spawn", "creates the processes of users", func([]string) int { return spawn.Run(roleLog("spawn", "info")) }),
+		role(spawn.SessionRole, "leads the session of a terminal", spawn.RunSession),
+	)
+	return entries
+}
+
+func labCommand(env *applet.Env) *cobra.Command {
+	return lab.Command(lab.Env{
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Usage: func(text string) error { return applet.Usagef("%s", text) },
+		Exit:  func(status int) error { return applet.StatusError(status) },
+	})
+}
+
+// execOn runs a command on a node for the applets.
+func execOn(ctx context.Context, r applet.ExecRequest) (int, error) {
+	opts := rexec.Options{Node: r.Node, Argv: r.Argv, Stdout: r.Stdout, Stderr: r.Stderr, TTY: rexec.TTYNever}
+	if len(r.Env) > 0 {
+		opts.Env = append(os.Environ(), r.Env...)
+	}
+	if r.Attach {
+		opts.Stdin, opts.Stdout, opts.Stderr, opts.TTY = os.Stdin, os.Stdout, os.Stderr, rexec.TTYAuto
+	}
+	status, err := rexec.Run(ctx, opts)
+	if err == nil && r.Attach && status.Signal != unix.Signal(0) {
+		status.Exit()
+	}
+	return status.Number(), err
+}

@@ -1,0 +1,427 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"ssi/applet"
+	"ssi/cluster"
+	"ssi/cluster/control"
+	"ssi/cluster/ics"
+	"ssi/cluster/member"
+	"ssi/internal/api"
+	"ssi/internal/config"
+	"ssi/internal/errno"
+	"ssi/internal/id"
+	"ssi/internal/keeper"
+	"ssi/internal/proc"
+	"ssi/vproc/proctab"
+	"ssi/vproc/rexec"
+	"ssi/vproc/spawn"
+	"ssi/vproc/window"
+)
+
+const (
+	runDir = "/run/ssi"
+	// identityPoll is how often a machine without a cluster looks whether it has
+	// one now, and joinPause how long it waits between tries to join.
+	identityPoll = 100 * time.Millisecond
+	joinPause    = 500 * time.Millisecond
+	joinTimeout  = 5 * time.Second
+	// failedPause is how long a daemon that could not start tells everyone why,
+	// before it tries again.
+	failedPause = 10 * time.Second
+	// leaveTimeout is how long an orderly departure may take.
+	leaveTimeout = 8 * time.Second
+	// loadTimeout bounds the question for the loads of the nodes.
+	loadTimeout = time.Second
+)
+
+// roleLog is the log of a role: PID 1 passes stderr on to the console.
+func roleLog(role, level string) *slog.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo // config has checked it; a role without configuration logs plainly
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})).With("role", role)
+}
+
+// runNode is the role node. It returns when the daemon is to be started anew.
+func runNode(version string) int {
+	cfg, cfgErr := config.Load(config.Path)
+	log := roleLog("node", cfg.LogLevel)
+	n := &nodeRole{cfg: cfg, log: log, version: version}
+	keep, err := keeper.Open(log, n.exited)
+	if err != nil {
+		log.Error("start", "err", err)
+		return 1
+	}
+	defer func() { _ = keep.Close() }()
+	n.keep = keep
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	err = cfgErr
+	if err == nil {
+		err = n.run(ctx)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return 0
+	case errors.Is(err, cluster.ErrRestart):
+		log.Warn("starting anew")
+		return 0
+	}
+	log.Error("the node cannot run", "err", err)
+	n.explain(ctx, err, failedPause)
+	return 1
+}
+
+// nodeRole is the node daemon.
+type nodeRole struct {
+	cfg     config.Config
+	log     *slog.Logger
+	version string
+	keep    *keeper.Client
+	local   *net.UnixListener
+
+	mu    sync.Mutex
+	rexec *rexec.Server
+	early []proc.Exit // reported before rexec was there
+}
+
+// maxEarly is how many exits are kept until rexec is there.
+const maxEarly = 4096
+
+// exited takes the report of PID 1 that a process ended.
+func (n *nodeRole) exited(e proc.Exit) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.rexec != nil {
+		n.rexec.Exited(e)
+	} else if len(n.early) < maxEarly {
+		n.early = append(n.early, e)
+	}
+}
+
+func (n *nodeRole) setExec(s *rexec.Server) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.rexec = s
+	for _, e := range n.early {
+		s.Exited(e)
+	}
+	n.early = nil
+}
+
+// listen takes or opens the local socket.
+func (n *nodeRole) listen() error {
+	if n.local != nil {
+		return nil
+	}
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return err
+	}
+	l, err := n.keep.Listen("api", "unix", api.Socket)
+	if err != nil {
+		return fmt.Errorf("local socket: %w", err)
+	}
+	if err := os.Chmod(api.Socket, 0o666); err != nil { // who may do what is decided call by call
+		return fmt.Errorf("local socket: %w", err)
+	}
+	n.local = l.(*net.UnixListener)
+	return nil
+}
+
+// explain answers every local call with err, for d or until ctx ends.
+func (n *nodeRole) explain(ctx context.Context, err error, d time.Duration) {
+	if lerr := n.listen(); lerr != nil {
+		n.log.Error("start", "err", lerr)
+		return
+	}
+	s := api.NewServer(n.log)
+	s.HandleOther(func(context.Context, *api.Call) error {
+		return errno.New(errno.Unavailable, "node", 0, "%w", err)
+	})
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.Serve(n.local) })
+	<-ctx.Done()
+	s.Close()
+	wg.Wait()
+}
+
+// run serves as a node until ctx ends, and leaves in order then.
+func (n *nodeRole) run(ctx context.Context) error {
+	if err := n.listen(); err != nil {
+		return err
+	}
+	if err := n.admit(ctx); err != nil {
+		return err
+	}
+	p, err := n.assemble()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	return p.serve(ctx)
+}
+
+// admit waits until this machine is a node: until the files are there, or the
+// cluster that the join file names took it in.
+func (n *nodeRole) admit(ctx context.Context) error {
+	_, err := cluster.ReadIdentity(n.cfg.StateDir)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	wait, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		n.explain(wait, errors.New("this machine is not a node of a cluster yet: found one with `ssi cluster init`, or join one with `ssi cluster join`"), time.Duration(1<<62))
+	})
+	for {
+		pause := identityPoll
+		j, err := config.ReadJoin(n.cfg.JoinFile)
+		switch {
+		case err == nil:
+			pause = joinPause
+			if err := n.join(ctx, j); err != nil {
+				n.log.Warn("join", "err", err)
+			}
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+		_, err = cluster.ReadIdentity(n.cfg.StateDir)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// join uses up the join file.
+func (n *nodeRole) join(ctx context.Context, j config.Join) error {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	ident, err := join(ctx, n.cfg, applet.JoinOptions{Token: j.Token, Addrs: j.Addrs}, n.version)
+	if err != nil {
+		return err
+	}
+	n.log.Info("joined", "cluster", ident.Name, "node", ident.Node)
+	return os.Remove(n.cfg.JoinFile)
+}
+
+// parts is a running node, in the order in which it was put together.
+type parts struct {
+	n       *nodeRole
+	cluster *cluster.Cluster
+	spawn   *spawn.Client
+	rexec   *rexec.Server
+	procs   *proctab.Node
+	window  *window.Watcher
+	api     *api.Server
+	restart context.CancelCauseFunc // set by serve
+}
+
+func (n *nodeRole) assemble() (p *parts, err error) {
+	p = &parts{n: n}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	name, err := nodeName(n.cfg)
+	if err != nil {
+		return nil, err
+	}
+	ident, err := cluster.ReadIdentity(n.cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	addr := ident.Addr
+	if n.cfg.Addr != "" {
+		if addr, err = ownAddr("", n.cfg); err != nil {
+			return nil, err
+		}
+	}
+	p.cluster, err = cluster.New(cluster.Config{
+		Dir: n.cfg.StateDir, RunDir: runDir, HooksDir: n.cfg.HooksDir, MaxVoters: n.cfg.MaxVoters, Log: n.log,
+		Info: member.Info{Name: name, Addr: addr, Capable: n.cfg.Capable, Classes: n.cfg.Classes},
+		OnServing: func(s cluster.Serving) {
+			if s.OK {
+				p.rexec.Unfence()
+			} else {
+				p.rexec.Fence(s.Cause)
+			}
+		},
+		OnGone: func(node id.Node, cause string) { p.rexec.PeerDown(node, cause) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	self := p.cluster.Self()
+	if p.window, err = window.Start(n.log, self); err != nil {
+		return nil, err
+	}
+	t := p.cluster.Transport()
+	p.spawn = spawn.NewClient(filepath.Join(runDir, keeper.SpawnSocket))
+	p.rexec, err = rexec.NewServer(rexec.Config{
+		Node: self, Peers: opener{t}, Spawn: p.spawn, RunDir: runDir, Cgroup: os.Getenv(keeper.CgroupEnv),
+		RestartSpawn: n.keep.RestartSpawn, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.rexec.Fence("starting")
+	n.setExec(p.rexec)
+	t.HandleBulk(rexec.Bulk, func(ctx context.Context, from ics.Remote, header []byte, s ics.Stream) {
+		p.rexec.HandleBulk(ctx, from.Node, header, s)
+	})
+	if p.procs, err = proctab.NewNode("/proc", self); err != nil {
+		return nil, err
+	}
+	p.procs.Register(t.GRPC())
+	p.assembleAPI()
+	return p, nil
+}
+
+// assembleAPI makes the server of the local socket.
+func (p *parts) assembleAPI() {
+	p.api = api.NewServer(p.n.log)
+	nodes := processCluster{p.cluster}
+	local := proctab.NewLocal(p.procs, nodes)
+	local.Register(p.api)
+	p.api.Handle(api.ExecRun, p.rexec.HandleAPI)
+	c := &control.Control{
+		Cluster: p.cluster,
+		Loads: func(ctx context.Context) map[id.Node]int {
+			loads := map[id.Node]int{}
+			for _, l := range local.Loads(ctx, nodes.Nodes(), loadTimeout).Loads {
+				if l.Error == "" {
+					loads[l.Node] = l.Value
+				}
+			}
+			return loads
+		},
+		Restart: func(cause error) { p.restart(errors.Join(cluster.ErrRestart, cause)) },
+	}
+	c.Register(p.api)
+}
+
+// serve runs the parts until ctx ends; then the node leaves in order.
+func (p *parts) serve(ctx context.Context) error {
+	l, err := p.n.keep.Listen("ics", "tcp", p.n.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("internode port: %w", err)
+	}
+	run, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	p.restart = stop
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer p.api.Close()
+	defer stop(nil)
+	wg.Go(func() {
+		if err := p.api.Serve(p.n.local); err != nil {
+			stop(err)
+		}
+	})
+	orders := control.Orders{Cluster: p.cluster, Log: p.n.log, End: p.end}
+	wg.Go(func() { orders.Run(run) })
+	wg.Go(func() {
+		select {
+		case <-run.Done():
+			return
+		case <-ctx.Done():
+		}
+		leave, cancel := context.WithTimeout(run, leaveTimeout)
+		defer cancel()
+		if err := p.cluster.Leave(leave, "orderly shutdown"); err != nil {
+			p.n.log.Warn("leave", "err", err)
+		}
+		stop(context.Cause(ctx))
+	})
+	return p.cluster.Run(run, l)
+}
+
+// end has PID 1 end this machine; PID 1 then asks this process to leave first.
+func (p *parts) end(action, cause string) {
+	p.n.log.Warn("this machine ends", "action", action, "cause", cause)
+	ending := keeper.PowerOff
+	switch action {
+	case api.ActionHalt:
+		ending = keeper.Halt
+	case api.ActionReboot:
+		ending = keeper.Reboot
+	}
+	if err := p.n.keep.Shutdown(ending); err != nil {
+		p.n.log.Error("end the machine", "err", err)
+	}
+}
+
+// close undoes assemble, the last part first.
+func (p *parts) close() {
+	if p.procs != nil {
+		_ = p.procs.Close() // only reads
+	}
+	if p.rexec != nil {
+		p.rexec.Close()
+	}
+	if p.spawn != nil {
+		_ = p.spawn.Close() // stateless
+	}
+	if p.window != nil {
+		p.window.Stop()
+	}
+	if p.cluster != nil {
+		_ = p.cluster.Transport().Close() // always nil; closed already if the cluster ran
+	}
+}
+
+// opener is the transport as rexec wants it.
+type opener struct{ t *ics.Transport }
+
+// OpenBulk opens a stream to another node.
+func (o opener) OpenBulk(ctx context.Context, n id.Node, kind string, header []byte) (net.Conn, error) {
+	return o.t.OpenBulk(ctx, n, kind, header)
+}
+
+// processCluster is the cluster as the process list wants it.
+type processCluster struct{ c *cluster.Cluster }
+
+// Self is this node.
+func (p processCluster) Self() id.Node { return p.c.Self() }
+
+// Nodes is the nodes that are UP.
+func (p processCluster) Nodes() []id.Node {
+	var up []id.Node
+	for _, n := range p.c.Members().Load().Nodes {
+		if n.State == member.Up && !n.Info.Witness {
+			up = append(up, n.Node)
+		}
+	}
+	return up
+}
+
+// Conn is the way to a node.
+func (p processCluster) Conn(n id.Node) (grpc.ClientConnInterface, error) {
+	return p.c.Transport().Peer(n), nil
+}
