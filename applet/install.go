@@ -15,10 +15,8 @@ func install(env *Env, dir string, all bool) error {
 	if err != nil {
 		return fmt.Errorf("find the path of this program: %w", err)
 	}
-	if info, err := os.Stat(dir); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("--install: %w", err)
-	} else if !info.IsDir() {
-		return fmt.Errorf("--install: %s is not a directory", dir)
 	}
 	var names []string
 	for _, e := range env.table {
