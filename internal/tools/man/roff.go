@@ -14,10 +14,19 @@ import (
 // roff writes the man(7) macros of one page.
 type roff struct{ bytes.Buffer }
 
-// escape makes text literal: a line must not begin like a request, and dashes
-// stay the dashes that people type.
+// escape makes text literal: a line must not begin like a request, dashes stay
+// the dashes that people type, and what is not ASCII becomes groff_char(7).
 func escape(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "-", `\-`, "…", "...").Replace(s)
+	var b strings.Builder
+	for _, c := range s {
+		if c < 0x80 {
+			b.WriteRune(c)
+		} else {
+			fmt.Fprintf(&b, `\[u%04X]`, c)
+		}
+	}
+	s = b.String()
 	if strings.HasPrefix(s, ".") || strings.HasPrefix(s, "'") {
 		s = `\&` + s
 	}
@@ -67,7 +76,7 @@ func (r *roff) options(cmd *cobra.Command) {
 		return
 	}
 	r.section("OPTIONS")
-	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+	option := func(f *pflag.Flag) {
 		if f.Hidden {
 			return
 		}
@@ -85,7 +94,9 @@ func (r *roff) options(cmd *cobra.Command) {
 			usage += " (default " + f.DefValue + ")"
 		}
 		r.item(term, usage)
-	})
+	}
+	cmd.LocalFlags().VisitAll(option)
+	cmd.InheritedFlags().VisitAll(option)
 }
 
 func (r *roff) seeAlso(refs []string) {
