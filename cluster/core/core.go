@@ -55,6 +55,7 @@ type Core struct {
 	helloLast  time.Duration
 	missed     int // hellos since the last answer of a leader
 	contactPos int
+	hint       id.Node // who leads, as another node said
 	serveUntil time.Duration
 	leaderless time.Duration // since when no leader is known
 

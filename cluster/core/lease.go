@@ -25,7 +25,10 @@ func (c *Core) tickHello() {
 		to = 0
 	}
 	if to == 0 || to == c.cfg.Self {
-		to = c.nextContact()
+		if to = c.hint; to == 0 {
+			to = c.nextContact()
+		}
+		c.hint = 0
 	}
 	c.hello(to)
 }
@@ -149,8 +152,9 @@ func (c *Core) receiveHelloReply(from id.Node, m *Message) {
 	}
 	to := id.Node(r.GetLeader())
 	if to.Valid() && to != c.cfg.Self && to != from && r.GetTerm() > 0 && r.GetTerm() >= c.leaderTerm && c.lead == nil {
-		if c.now-c.helloLast >= c.t.Heartbeat/4 && c.leaderNode == 0 {
-			c.hello(to)
+		if c.leaderNode == 0 { // not at once: two nodes might send this one to and fro
+			c.hint = to
+			c.helloAt = min(c.helloAt, max(c.now, c.helloLast+c.t.Heartbeat/4))
 		}
 	}
 }

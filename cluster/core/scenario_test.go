@@ -1,0 +1,85 @@
+package core
+
+import (
+	"testing"
+	"time"
+
+	"ssi/internal/id"
+)
+
+func fast(t testing.TB) Timing {
+	t.Helper()
+	tm, err := TimingFor("fast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tm
+}
+
+// runUntil lets the world go on until cond holds, for at most limit.
+func runUntil(t *testing.T, w *world, limit time.Duration, what string, cond func() bool) {
+	t.Helper()
+	ok := w.Run(w.Now()+limit, func() bool { w.check(); return w.failed() || cond() })
+	if w.failed() {
+		t.Fatalf("rule broken:\n%s", w.report())
+	}
+	if !ok && !cond() {
+		t.Fatalf("within %v: not %s\n%s\n%s", limit, what, w.states(), w.report())
+	}
+}
+
+func runFor(t *testing.T, w *world, d time.Duration) {
+	t.Helper()
+	w.Run(w.Now()+d, func() bool { w.check(); return w.failed() })
+	if w.failed() {
+		t.Fatalf("rule broken:\n%s", w.report())
+	}
+}
+
+// cluster starts n nodes and waits until they are settled.
+func cluster(t *testing.T, seed uint64, n int) *world {
+	t.Helper()
+	w := newWorld(seed, n, fast(t))
+	w.tracing = true
+	w.startAll()
+	runUntil(t, w, 10*time.Second, "settled", w.up)
+	return w
+}
+
+// mustWrite writes through a node and waits for the acknowledgement.
+func mustWrite(t *testing.T, w *world, n id.Node, name string) {
+	t.Helper()
+	var got *Outcome
+	w.node(n).propose(App, putCommand(name, "k", name), 5*time.Second, func(o Outcome) { got = &o })
+	runUntil(t, w, 6*time.Second, "an outcome of the write", func() bool { return got != nil })
+	if got.Err != nil {
+		t.Fatalf("write through node %d: %v\n%s", n, got.Err, w.states())
+	}
+}
+
+func (w *world) initHolder() *simNode {
+	for _, n := range w.nodes {
+		if n.holdsInit() {
+			return n
+		}
+	}
+	return nil
+}
+
+func TestOneNode(t *testing.T) {
+	w := cluster(t, 1, 1)
+	mustWrite(t, w, 1, "a")
+	if w.Now() > 500*time.Millisecond {
+		t.Errorf("one node alone took %v to serve", w.Now())
+	}
+}
+
+func TestThreeNodes(t *testing.T) {
+	w := cluster(t, 1, 3)
+	t.Logf("three nodes settled after %v", w.Now())
+	for n := id.Node(1); n <= 3; n++ {
+		mustWrite(t, w, n, "w"+n.String())
+	}
+	runUntil(t, w, 5*time.Second, "three voters", func() bool { return len(w.node(1).status.Voters) == 3 })
+	runFor(t, w, 5*time.Second)
+}
