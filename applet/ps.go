@@ -254,12 +254,12 @@ func forest(c *psView, rows []*api.Process) []*api.Process {
 	}
 	c.prefix = map[*api.Process]string{}
 	out := make([]*api.Process, 0, len(rows))
+	seen := map[*api.Process]bool{} // the list is not of one moment: parents could form a ring
 	var walk func(p *api.Process, indent string)
 	walk = func(p *api.Process, indent string) {
+		seen[p] = true
 		out = append(out, p)
-		k := key{p.Node, p.PID}
-		below := children[k]
-		delete(children, k) // the list is not of one moment: parents could form a ring
+		below := slices.DeleteFunc(children[key{p.Node, p.PID}], func(c *api.Process) bool { return seen[c] })
 		for i, child := range below {
 			c.prefix[child] = indent + " \\_ "
 			next := indent + " |  "
@@ -273,7 +273,7 @@ func forest(c *psView, rows []*api.Process) []*api.Process {
 		walk(p, "")
 	}
 	for _, p := range rows { // the rings
-		if _, ok := children[key{p.Node, p.PID}]; ok {
+		if !seen[p] {
 			walk(p, "")
 		}
 	}

@@ -92,7 +92,8 @@ func textColumn(names, head string, width int, f func(c *psView, p *api.Process)
 func psColumns() []psColumn {
 	all := []psColumn{
 		numColumn("node enode", "NODE", 4, func(p *api.Process) int64 { return int64(p.Node) }),
-		pidColumn("pid tgid", "PID", func(p *api.Process) id.PID { return p.PID }),
+		pidColumn("pid", "PID", func(p *api.Process) id.PID { return p.PID }),
+		pidColumn("tgid", "TGID", func(p *api.Process) id.PID { return p.PID }),
 		pidColumn("ppid", "PPID", func(p *api.Process) id.PID { return p.PPID }),
 		pidColumn("pgid pgrp", "PGID", func(p *api.Process) id.PID { return p.PGID }),
 		pidColumn("sid", "SID", func(p *api.Process) id.PID { return p.SID }),

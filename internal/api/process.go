@@ -76,7 +76,7 @@ type Process struct {
 	MajFaults  uint64   `json:"maj_faults,omitempty"`  //
 	UserTime   int64    `json:"utime_ms,omitempty"`    // CPU time in user mode, milliseconds
 	SystemTime int64    `json:"stime_ms,omitempty"`    // CPU time in the kernel, milliseconds
-	Start      int64    `json:"start_ms"`              // start, milliseconds since 1970 by the clock of its node
+	Start      int64    `json:"start_ms"`              // start, milliseconds since 1970 by the clock of its node, up to a second early: the kernel tells its boot in seconds
 	StartTicks uint64   `json:"start_ticks,omitempty"` // start, ticks since its node's boot: with Node and PID it names one process for ever
 	Age        int64    `json:"age_ms"`                // time since the start, milliseconds, measured on its node
 	VSize      uint64   `json:"vsize,omitempty"`       // bytes of address space

@@ -88,8 +88,8 @@ func (r *Reader) put(s *scratch) {
 
 // clocks relates the ticks of stat(5) to now.
 type clocks struct {
-	boot int64 // milliseconds since boot, suspended time included
-	wall int64 // milliseconds since 1970
+	boot  int64 // milliseconds since boot, suspended time included
+	epoch int64 // the boot itself, milliseconds since 1970
 }
 
 func now() (clocks, error) {
@@ -97,7 +97,11 @@ func now() (clocks, error) {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		return clocks{}, err
 	}
-	return clocks{boot: ts.Nano() / 1e6, wall: time.Now().UnixMilli()}, nil
+	boot := ts.Nano() / 1e6
+	// Whole seconds, as btime of /proc/stat: so a start is the same each time it
+	// is asked for, and the same that procps shows.
+	epoch := (time.Now().UnixMilli() - boot) / 1000 * 1000
+	return clocks{boot: boot, epoch: epoch}, nil
 }
 
 // List calls f with the processes of this node in the order of their PIDs: all of
@@ -203,7 +207,7 @@ func (r *Reader) process(s *scratch, pid id.PID, c clocks, login bool, p *api.Pr
 	p.Node = r.self
 	p.TTY = ttyName(p.TTYNr, r.ttys)
 	p.Age = max(0, c.boot-int64(p.StartTicks)*tickMS)
-	p.Start = c.wall - p.Age
+	p.Start = c.epoch + int64(p.StartTicks)*tickMS
 	return nil
 }
 
