@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +72,9 @@ func (s *Server) requestOf(call *api.Call, in *api.ExecRequest) (*request, error
 // fromProcess fills in nice value and resource limits of the caller. The pidfd
 // proves afterwards that the PID was the caller's all the time.
 func fromProcess(call *api.Call, spec *proc.Spec) error {
+	if call.Peer.PID == 0 { // of a PID namespace that is not below this one: nothing is known, and 0 means "self" below
+		return nil
+	}
 	pidfd, err := call.PeerPidfd()
 	if err != nil {
 		return err
@@ -81,14 +86,45 @@ func fromProcess(call *api.Call, spec *proc.Spec) error {
 		return err
 	}
 	spec.Nice = int8(20 - prio) // the system call returns 20-nice
-	for r := range unix.RLIMIT_RTTIME + 1 {
-		var l unix.Rlimit
-		if err := unix.Prlimit(pid, r, nil, &l); err != nil {
-			return err
-		}
-		spec.Limits = append(spec.Limits, proc.Rlimit{Resource: uint8(r), Cur: l.Cur, Max: l.Max})
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits") // prlimit(2) would need CAP_SYS_RESOURCE
+	if err != nil {
+		return err
+	}
+	if spec.Limits, err = parseLimits(string(b)); err != nil {
+		return err
 	}
 	return unix.PidfdSendSignal(pidfd, 0, nil, 0)
+}
+
+// parseLimits reads the table of proc_pid_limits(5): a line for each resource in
+// the order of their numbers, in columns of 26, 21 and 21 characters.
+func parseLimits(table string) ([]proc.Rlimit, error) {
+	var list []proc.Rlimit
+	for i, line := range strings.Split(strings.TrimSuffix(table, "\n"), "\n") {
+		if i == 0 {
+			continue // the heading
+		}
+		if len(line) < 68 {
+			return nil, errors.New("limits of another layout")
+		}
+		cur, err := parseLimit(line[26:47])
+		if err != nil {
+			return nil, err
+		}
+		max, err := parseLimit(line[47:68])
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, proc.Rlimit{Resource: uint8(i - 1), Cur: cur, Max: max})
+	}
+	return list, nil
+}
+
+func parseLimit(s string) (uint64, error) {
+	if s = strings.TrimSpace(s); s == "unlimited" {
+		return unix.RLIM_INFINITY, nil
+	}
+	return strconv.ParseUint(s, 10, 64)
 }
 
 // notStarted explains an error of the spawn role like a shell.

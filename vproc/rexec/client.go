@@ -117,7 +117,7 @@ func prepare(o *Options) (*api.ExecRequest, *caller, error) {
 	}
 	dir, err := o.Dir, error(nil)
 	if dir == "" {
-		if dir, err = os.Getwd(); err != nil {
+		if dir, err = workingDir(); err != nil {
 			return nil, nil, errno.New(errno.NotFound, "", 0, "working directory: %w", err)
 		}
 	}
@@ -163,6 +163,22 @@ func (s *caller) useTerminal(req *api.ExecRequest) error {
 		req.Files |= splitStderr
 	}
 	return nil
+}
+
+// workingDir prefers the name in PWD, and needs no permission.
+func workingDir() (string, error) {
+	if dir, err := os.Getwd(); err == nil {
+		return dir, nil
+	}
+	var buf [unix.PathMax]byte
+	n, err := unix.Getcwd(buf[:]) // with a NUL
+	if err != nil {
+		return "", err
+	}
+	if n < 2 || buf[0] != '/' {
+		return "", unix.ENOENT // "(unreachable)", see getcwd(2)
+	}
+	return string(buf[:n-1]), nil
 }
 
 // umask reads this process's umask without changing it; see

@@ -39,6 +39,7 @@ type Config struct {
 	Spawn  Spawner
 	RunDir string // default /run/ssi; attached commands are noted in RunDir/rexec
 	Cgroup string // directory of the cgroup of all commands (keeper.CgroupEnv); empty: none
+	Fenced string // why nothing is run at first, until Unfence; empty: it is
 	// RestartSpawn is called when the spawn role hangs (keeper.Client.RestartSpawn); may be nil.
 	RestartSpawn func() error
 	Log          *slog.Logger
@@ -77,7 +78,7 @@ func NewServer(c Config) (*Server, error) {
 	}
 	s := &Server{
 		c: c, log: c.Log, notes: filepath.Join(c.RunDir, "rexec"),
-		ends: map[ender]id.Node{}, running: map[int32]*process{},
+		fenced: c.Fenced, ends: map[ender]id.Node{}, running: map[int32]*process{},
 	}
 	if err := os.MkdirAll(s.notes, 0o755); err != nil {
 		return nil, err

@@ -57,6 +57,11 @@ func newCaller(o *Options) *caller {
 
 // run relays until the command has ended.
 func (s *caller) run(ctx context.Context) (ExitStatus, error) {
+	in, err := newStdin(s)
+	if err != nil {
+		_ = s.conn.Close()
+		return ExitStatus{Code: 255}, err
+	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, forwarded()...)
 	defer signal.Stop(signals)
@@ -66,10 +71,6 @@ func (s *caller) run(ctx context.Context) (ExitStatus, error) {
 	}
 	var g sync.WaitGroup
 	g.Go(s.receive)
-	in, err := newStdin(s)
-	if err != nil {
-		return ExitStatus{Code: 255}, err
-	}
 	g.Go(in.send)
 	defer func() {
 		close(s.leaving)

@@ -23,6 +23,7 @@ type server struct {
 	log  *slog.Logger
 	exe  string
 	nice int
+	hard bool // it may change hard limits, and change them back
 	buf  []byte // of the last request
 }
 
@@ -52,7 +53,10 @@ func Run(log *slog.Logger) int {
 	if err != nil {
 		nice = 20 // the system call returns 20-nice
 	}
-	s := &server{log: log, exe: exe, nice: 20 - nice}
+	s := &server{log: log, exe: exe, nice: 20 - nice, hard: mayRaiseLimits()}
+	if !s.hard {
+		log.Warn("without CAP_SYS_RESOURCE remote commands get the soft limits of their callers only, not the hard ones", "op", "spawn")
+	}
 	for {
 		fd, _, err := unix.Accept4(listenFD, unix.SOCK_CLOEXEC)
 		if err == unix.EINTR || err == unix.ECONNABORTED {
@@ -208,7 +212,7 @@ func (s *server) spawn(spec *proc.Spec, files []int) (pid int32, pidfd int, f *p
 	if pidfd < 0 { // not before Linux 5.2
 		return 0, -1, &proc.Failure{Op: "pidfd", Path: spec.Argv[0], Errno: unix.ENOSYS}
 	}
-	imposeLate(n, spec)
+	s.imposeLate(n, spec)
 	return int32(n), pidfd, nil
 }
 
@@ -231,11 +235,15 @@ func (s *server) impose(spec *proc.Spec) (restore func(), f *proc.Failure) {
 	for _, l := range spec.Limits {
 		want := unix.Rlimit{Cur: l.Cur, Max: l.Max}
 		var have unix.Rlimit
-		if afterwards(l) {
+		if s.afterwards(l) {
 			continue
 		}
 		if err := unix.Getrlimit(int(l.Resource), &have); err != nil {
 			return restore, failure("getrlimit", spec, err)
+		}
+		if !s.hard {
+			want.Max = have.Max
+			want.Cur = min(want.Cur, want.Max)
 		}
 		if have == want && l.Resource != unix.RLIMIT_NOFILE {
 			continue
@@ -250,17 +258,39 @@ func (s *server) impose(spec *proc.Spec) (restore func(), f *proc.Failure) {
 	return restore, nil
 }
 
-// afterwards reports whether l would harm this role and is set on the process a
-// moment after its start: processor time counts from the start of a process, and
-// creating one takes descriptors.
-func afterwards(l proc.Rlimit) bool {
-	return l.Resource == unix.RLIMIT_CPU || l.Resource == unix.RLIMIT_NOFILE && l.Cur < 64
+// mayRaiseLimits reports whether this process has CAP_SYS_RESOURCE; see
+// capabilities(7).
+func mayRaiseLimits() bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&head, &data[0])
+	return err == nil && data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
-func imposeLate(pid int, spec *proc.Spec) {
+// afterwards reports whether l would harm this role and is set on the process a
+// moment after its start: processor time counts from the start of a process, and
+// creating one takes descriptors. The process of another user needs the
+// capability for that.
+func (s *server) afterwards(l proc.Rlimit) bool {
+	switch l.Resource {
+	case unix.RLIMIT_NOFILE:
+		return l.Cur < 64
+	case unix.RLIMIT_CPU:
+		var used unix.Rusage
+		err := unix.Getrusage(unix.RUSAGE_SELF, &used)
+		return s.hard || err != nil || l.Cur < uint64(used.Utime.Sec+used.Stime.Sec)+5
+	}
+	return false
+}
+
+func (s *server) imposeLate(pid int, spec *proc.Spec) {
 	for _, l := range spec.Limits {
-		if afterwards(l) {
-			_ = unix.Prlimit(pid, int(l.Resource), &unix.Rlimit{Cur: l.Cur, Max: l.Max}, nil)
+		if !s.afterwards(l) {
+			continue
+		}
+		want := unix.Rlimit{Cur: l.Cur, Max: l.Max}
+		if err := unix.Prlimit(pid, int(l.Resource), &want, nil); err != nil && err != unix.ESRCH {
+			s.log.Warn("a limit of the caller is not set", "op", "spawn", "pid", pid, "resource", l.Resource, "err", err)
 		}
 	}
 }
