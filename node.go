@@ -238,6 +238,7 @@ type parts struct {
 	procs   *proctab.Node
 	window  *window.Watcher
 	api     *api.Server
+	served  bool                    // only onServing uses it
 	restart context.CancelCauseFunc // set by serve
 }
 
@@ -264,15 +265,9 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	}
 	p.cluster, err = cluster.New(cluster.Config{
 		Dir: n.cfg.StateDir, RunDir: runDir, HooksDir: n.cfg.HooksDir, MaxVoters: n.cfg.MaxVoters, Log: n.log,
-		Info: member.Info{Name: name, Addr: addr, Capable: n.cfg.Capable, Classes: n.cfg.Classes},
-		OnServing: func(s cluster.Serving) {
-			if s.OK {
-				p.rexec.Unfence()
-			} else {
-				p.rexec.Fence(s.Cause)
-			}
-		},
-		OnGone: func(node id.Node, cause string) { p.rexec.PeerDown(node, cause) },
+		Info:      member.Info{Name: name, Addr: addr, Capable: n.cfg.Capable, Classes: n.cfg.Classes},
+		OnServing: p.onServing,
+		OnGone:    func(node id.Node, cause string) { p.rexec.PeerDown(node, cause) },
 	})
 	if err != nil {
 		return nil, err
@@ -285,12 +280,11 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	p.spawn = spawn.NewClient(filepath.Join(runDir, keeper.SpawnSocket))
 	p.rexec, err = rexec.NewServer(rexec.Config{
 		Node: self, Peers: opener{t}, Spawn: p.spawn, RunDir: runDir, Cgroup: os.Getenv(keeper.CgroupEnv),
-		RestartSpawn: n.keep.RestartSpawn, Log: n.log,
+		RestartSpawn: n.keep.RestartSpawn, Log: n.log, Fenced: "the node is starting",
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.rexec.Fence("starting")
 	n.setExec(p.rexec)
 	t.HandleBulk(rexec.Bulk, func(ctx context.Context, from ics.Remote, header []byte, s ics.Stream) {
 		p.rexec.HandleBulk(ctx, from.Node, header, s)
@@ -301,6 +295,18 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	p.procs.Register(t.GRPC())
 	p.assembleAPI()
 	return p, nil
+}
+
+// onServing passes the fence on to what runs for others. Before the node served
+// for the first time there is nothing to end.
+func (p *parts) onServing(s cluster.Serving) {
+	switch {
+	case s.OK:
+		p.rexec.Unfence()
+	case p.served:
+		p.rexec.Fence(s.Cause)
+	}
+	p.served = p.served || s.OK
 }
 
 // assembleAPI makes the server of the local socket.
