@@ -146,7 +146,7 @@ func newHelp(env *Env) *cobra.Command {
 
 // meant suggests the command that was probably meant.
 func meant(table []Entry, typed string) string {
-	best, name := 3, "" // at most two letters wrong
+	best, name := min(3, len(typed)), "" // at most two letters wrong
 	for _, e := range table {
 		if d := distance(typed, e.Name); d < best {
 			best, name = d, e.Name
