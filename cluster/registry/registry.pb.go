@@ -887,6 +887,7 @@ type State struct {
 	Leases        uint64                 `protobuf:"varint,5,opt,name=leases,proto3" json:"leases,omitempty"`
 	Lease         []*LeaseState          `protobuf:"bytes,6,rep,name=lease,proto3" json:"lease,omitempty"`
 	Entry         []*EntryState          `protobuf:"bytes,7,rep,name=entry,proto3" json:"entry,omitempty"`
+	End           bool                   `protobuf:"varint,8,opt,name=end,proto3" json:"end,omitempty"` // the last field: nothing is cut off
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -968,6 +969,13 @@ func (x *State) GetEntry() []*EntryState {
 		return x.Entry
 	}
 	return nil
+}
+
+func (x *State) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
 }
 
 type LeaseState struct {
@@ -1178,7 +1186,7 @@ const file_registry_proto_rawDesc = "" +
 	"\x02op\x18\x02 \x01(\tR\x02op\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x10\n" +
 	"\x03key\x18\x04 \x01(\tR\x03key\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\"\xec\x01\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\"\xfe\x01\n" +
 	"\x05State\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1d\n" +
@@ -1187,7 +1195,8 @@ const file_registry_proto_rawDesc = "" +
 	"\aentries\x18\x04 \x01(\x04R\aentries\x12\x16\n" +
 	"\x06leases\x18\x05 \x01(\x04R\x06leases\x12.\n" +
 	"\x05lease\x18\x06 \x03(\v2\x18.ssi.registry.LeaseStateR\x05lease\x12.\n" +
-	"\x05entry\x18\a \x03(\v2\x18.ssi.registry.EntryStateR\x05entry\"e\n" +
+	"\x05entry\x18\a \x03(\v2\x18.ssi.registry.EntryStateR\x05entry\x12\x10\n" +
+	"\x03end\x18\b \x01(\bR\x03end\"e\n" +
 	"\n" +
 	"LeaseState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +

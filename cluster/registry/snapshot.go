@@ -20,6 +20,7 @@ const format = 1
 const (
 	stateLease = 6
 	stateEntry = 7
+	stateEnd   = 8
 )
 
 // Snapshot encodes the state. The events for watchers are not part of it.
@@ -52,7 +53,7 @@ func (s *Store) Snapshot() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry snapshot: %w", err)
 	}
-	return b, nil
+	return protowire.AppendVarint(protowire.AppendTag(b, stateEnd, protowire.VarintType), 1), nil
 }
 
 // appendMessage appends m as a field of an outer message.
@@ -119,6 +120,8 @@ func (r *restore) field(num protowire.Number, typ protowire.Type, b []byte) erro
 			r.head.Entries = v
 		case 5:
 			r.head.Leases = v
+		case stateEnd:
+			r.head.End = v == 1
 		}
 	case typ == protowire.BytesType && num == stateLease:
 		m, _ := protowire.ConsumeBytes(b)
@@ -189,6 +192,8 @@ func (r *restore) finish() error {
 	switch {
 	case r.head.Format != format:
 		return fmt.Errorf("is not one of the registry")
+	case !r.head.End:
+		return fmt.Errorf("is cut off")
 	case uint64(s.now.count) != r.head.Entries || uint64(len(s.leases)) != r.head.Leases:
 		return fmt.Errorf("has %d keys and %d leases, it should have %d and %d",
 			s.now.count, len(s.leases), r.head.Entries, r.head.Leases)
