@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"ssi/internal/errno"
@@ -143,6 +142,7 @@ func (t *Transport) serveJoin(c *conn, tc *tls.Conn, token [32]byte) {
 // explainHandshake puts the failures a port draws from strangers into words.
 func explainHandshake(err error, limit time.Duration) error {
 	var record tls.RecordHeaderError
+	var alert *net.OpError
 	switch {
 	case errors.As(err, &record):
 		return errors.New("does not speak TLS: a port scan, or a program that took the port for another's")
@@ -150,7 +150,7 @@ func explainHandshake(err error, limit time.Duration) error {
 		return errors.New("connected and left without a handshake: a port scan or a health check")
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("did not finish the handshake within %v", limit)
-	case strings.HasPrefix(err.Error(), "remote error:"):
+	case errors.As(err, &alert) && alert.Op == "remote error":
 		return fmt.Errorf("the other side refuses this node: %w", err)
 	}
 	return err
@@ -247,12 +247,12 @@ func (c *conn) greet(h hello) (refusal *errno.Error, err error) {
 }
 
 func dialError(n id.Node, addr string, err error) error {
-	var alert tls.AlertError
+	var alert *net.OpError // crypto/tls reports the other side's alerts so
 	var own *errno.Error
 	switch {
 	case errors.As(err, &own):
 		return err
-	case errors.As(err, &alert):
+	case errors.As(err, &alert) && alert.Op == "remote error":
 		return errno.New(errno.Permission, "", n, "%s refuses this node's certificate (the reason is in the log there): %w", addr, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return errno.New(errno.Unavailable, "", n, "no answer from %s in time: %w", addr, err)

@@ -102,8 +102,8 @@ func (j *Join) talk(ctx context.Context, raw net.Conn, addr string) (*Joined, er
 	}
 	reply, err := j.ask(conn)
 	if err != nil {
-		var alert tls.AlertError
-		if errors.As(err, &alert) {
+		var alert *net.OpError // crypto/tls reports the other side's alerts so
+		if errors.As(err, &alert) && alert.Op == "remote error" {
 			why := "it is used, expired or withdrawn (the reason is in the log there)"
 			if now := j.now(); now.After(j.Token.Expiry) {
 				why = fmt.Sprintf("it expired %s, by this machine's clock (%s)", stamp(j.Token.Expiry), stamp(now))
