@@ -9,30 +9,29 @@ import (
 	"strings"
 )
 
-// cgroup is the cgroup (version 2) that holds the spawn role and every process
-// it created, so that one write ends them all, even one that is being created.
-type cgroup struct {
-	path string
-	dir  *os.File // nil: there is none
-}
+// cgroup is the directory of the cgroup (version 2) that holds the spawn role
+// and every process it created, so that one write ends them all, even one that
+// is being created. It is empty if there is none.
+//
+// The spawn role enters it by itself. It is not created in it
+// (CLONE_INTO_CGROUP): Linux 6.18 compares the count of cgroup.kill writes of the
+// creator's cgroup with that of the new one, and kills whatever is created in a
+// cgroup that was ever killed.
+type cgroup string
 
 // openCgroup makes the cgroup NAME/rexec below the cgroup2 file system.
 func openCgroup(name string) (cgroup, error) {
 	root, err := cgroupRoot()
 	if err != nil {
-		return cgroup{}, err
+		return "", err
 	}
 	path := filepath.Join(root, name, "rexec")
 	for _, dir := range []string{filepath.Dir(path), path} {
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return cgroup{}, err
+			return "", err
 		}
 	}
-	dir, err := os.Open(path)
-	if err != nil {
-		return cgroup{}, err
-	}
-	return cgroup{path: path, dir: dir}, nil
+	return cgroup(path), nil
 }
 
 // cgroupRoot finds the cgroup2 file system; see proc_pid_mountinfo(5).
@@ -50,25 +49,17 @@ func cgroupRoot() (string, error) {
 	return "", fmt.Errorf("no cgroup2 file system is mounted")
 }
 
-func (c cgroup) fd() int {
-	if c.dir == nil {
-		return -1
-	}
-	return int(c.dir.Fd())
-}
-
 // kill ends every process of the cgroup.
 func (c cgroup) kill() {
-	if c.dir != nil {
-		_ = os.WriteFile(filepath.Join(c.path, "cgroup.kill"), []byte("1"), 0)
+	if c != "" {
+		_ = os.WriteFile(filepath.Join(string(c), "cgroup.kill"), []byte("1"), 0)
 	}
 }
 
-// close removes the cgroup, if it is empty.
-func (c cgroup) close() {
-	if c.dir != nil {
-		_ = c.dir.Close()
-		_ = os.Remove(c.path)
-		_ = os.Remove(filepath.Dir(c.path))
+// remove removes the cgroup, if it is empty.
+func (c cgroup) remove() {
+	if c != "" {
+		_ = os.Remove(string(c))
+		_ = os.Remove(filepath.Dir(string(c)))
 	}
 }

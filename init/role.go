@@ -33,13 +33,13 @@ type role struct {
 
 	// prepare gives descriptor 3 and variables for the next life, and what to
 	// do when that has ended; the descriptor is closed by start.
-	prepare func() (fd *os.File, env []string, cgroup int, end func(), err error)
+	prepare func() (fd *os.File, env []string, end func(), err error)
 	end     func()
 }
 
 // start runs the role. An error makes it due again later.
 func (r *role) start(exe string, now time.Time) error {
-	fd, env, cgroup, end, err := r.prepare()
+	fd, env, end, err := r.prepare()
 	if err != nil {
 		r.retry(now)
 		return fmt.Errorf("start role %s: %w", r.name, err)
@@ -54,7 +54,7 @@ func (r *role) start(exe string, now time.Time) error {
 	attr := &syscall.ProcAttr{
 		Env:   append(os.Environ(), env...),
 		Files: []uintptr{null.Fd(), 1, 2, fd.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true, UseCgroupFD: cgroup >= 0, CgroupFD: cgroup},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
 	pid, err := syscall.ForkExec(exe, append([]string{"ssi"}, r.args...), attr)
 	_ = null.Close()

@@ -164,25 +164,25 @@ func (d *initd) listen() error {
 	return err
 }
 
-func (d *initd) prepareSpawn() (*os.File, []string, int, func(), error) {
+func (d *initd) prepareSpawn() (*os.File, []string, func(), error) {
 	if d.listener == nil {
 		if err := d.listen(); err != nil {
-			return nil, nil, -1, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	fd, err := unix.FcntlInt(d.listener.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		return nil, nil, -1, nil, fmt.Errorf("socket of the spawn role: %w", err)
+		return nil, nil, nil, fmt.Errorf("socket of the spawn role: %w", err)
 	}
-	return os.NewFile(uintptr(fd), "spawn"), nil, d.cgroup.fd(), func() {}, nil
+	return os.NewFile(uintptr(fd), "spawn"), []string{keeper.CgroupEnv + "=" + string(d.cgroup)}, func() {}, nil
 }
 
-func (d *initd) prepareNode() (*os.File, []string, int, func(), error) {
+func (d *initd) prepareNode() (*os.File, []string, func(), error) {
 	l, theirs, err := newLink(d.log, d.store, d.ring, d.requests)
 	if err != nil {
-		return nil, nil, -1, nil, err
+		return nil, nil, nil, err
 	}
-	return theirs, []string{keeper.FDEnv + "=3", keeper.CgroupEnv + "=" + d.cgroup.path}, -1, l.close, nil
+	return theirs, []string{keeper.FDEnv + "=3", keeper.CgroupEnv + "=" + string(d.cgroup)}, l.close, nil
 }
 
 // step starts what is due, waits for one event and acts on it.

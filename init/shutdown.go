@@ -38,7 +38,7 @@ func (d *initd) shutdown() {
 		d.log.Warn("processes do not end", "op", "shutdown")
 	}
 	d.store.close()
-	d.cgroup.close()
+	d.cgroup.remove()
 }
 
 // await reaps until done, which is told whether there are children, or until the

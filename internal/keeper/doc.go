@@ -31,8 +31,8 @@ import (
 const (
 	// FDEnv names the variable with the descriptor of the connection.
 	FDEnv = "SSI_KEEPER_FD"
-	// CgroupEnv names the variable with the directory of the cgroup that holds
-	// the spawn role and all it created; it is empty if there is none.
+	// CgroupEnv names the variable with the directory of the cgroup that the
+	// spawn role enters and so all it creates; it is empty if there is none.
 	CgroupEnv = "SSI_CGROUP"
 	// SpawnSocket is the name, in the run directory, of the socket that PID 1
 	// listens on for the spawn role.

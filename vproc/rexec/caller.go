@@ -85,7 +85,7 @@ func fromProcess(call *api.Call, spec *proc.Spec) error {
 	if err != nil {
 		return err
 	}
-	spec.Nice = int8(20 - prio) // the system call returns 20-nice
+	spec.Nice = int8(20 - prio)                                     // the system call returns 20-nice
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits") // prlimit(2) would need CAP_SYS_RESOURCE
 	if err != nil {
 		return err

@@ -204,9 +204,7 @@ func TestOrderlyEnd(t *testing.T) {
 	m := boot(t, base, 1)
 	r := start(t, m, 1, "trap 'exit 0' TERM; echo ready; sleep 100 & wait")
 	began := time.Now()
-	if err := m.call("test.halt"); err != nil {
-		t.Fatal(err)
-	}
+	_ = m.call("test.halt") // SIGTERM may be faster than the answer
 	_, status := r.wait()
 	err := m.cmd.Wait()
 	if took := time.Since(began); took > 9*time.Second {

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"ssi/internal/keeper"
 	"ssi/internal/proc"
 )
 
@@ -23,7 +25,7 @@ type server struct {
 	log  *slog.Logger
 	exe  string
 	nice int
-	hard bool // it may change hard limits, and change them back
+	hard bool   // it may change hard limits, and change them back
 	buf  []byte // of the last request
 }
 
@@ -35,6 +37,13 @@ func Run(log *slog.Logger) int {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		log.Error("spawn role", "op", "unshare", "err", err)
 		return 1
+	}
+	if dir := os.Getenv(keeper.CgroupEnv); dir != "" {
+		// Before the first process is created: a fence kills the cgroup.
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
+			log.Error("spawn role cannot enter its cgroup", "op", "spawn", "err", err)
+			return 1
+		}
 	}
 	// A signal that is ignored when a role starts would be ignored by every
 	// command; one with a handler is reset by exec.
