@@ -39,30 +39,39 @@ func (s *Store) Snapshot() ([]byte, error) {
 	}
 	for _, n := range slices.Sorted(maps.Keys(s.leases)) {
 		l := s.leases[n]
-		m := &LeaseState{Id: n, Owner: uint32(l.owner), TtlMs: l.ttl, Renewals: l.renewals}
-		if b, err = appendMessage(b, stateLease, m); err != nil {
+		m, err := opt.Marshal(&LeaseState{Id: n, Owner: uint32(l.owner), TtlMs: l.ttl, Renewals: l.renewals})
+		if err != nil {
 			return nil, fmt.Errorf("registry snapshot: %w", err)
 		}
+		b = protowire.AppendTag(b, stateLease, protowire.BytesType)
+		b = protowire.AppendBytes(b, m)
 	}
-	var m EntryState
+	var m []byte
 	v.ascend("", "", func(e *Entry) bool {
-		m.Key, m.Value, m.Create, m.Mod, m.Version, m.Lease = e.Key, e.Value, e.Create, e.Mod, e.Version, e.Lease
-		b, err = appendMessage(b, stateEntry, &m)
-		return err == nil
+		m = appendEntry(m[:0], e)
+		b = protowire.AppendTag(b, stateEntry, protowire.BytesType)
+		b = protowire.AppendBytes(b, m)
+		return true
 	})
-	if err != nil {
-		return nil, fmt.Errorf("registry snapshot: %w", err)
-	}
 	return protowire.AppendVarint(protowire.AppendTag(b, stateEnd, protowire.VarintType), 1), nil
 }
 
-// appendMessage appends m as a field of an outer message.
-func appendMessage(b []byte, field protowire.Number, m proto.Message) ([]byte, error) {
-	opt := proto.MarshalOptions{Deterministic: true}
-	b = protowire.AppendTag(b, field, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(opt.Size(m)))
-	opt.UseCachedSize = true
-	return opt.MarshalAppend(b, m)
+// appendEntry appends e as an EntryState; readEntry is the reverse. Both do
+// without the message: there may be MaxKeys of them.
+func appendEntry(b []byte, e *Entry) []byte {
+	b = protowire.AppendTag(b, 1, protowire.BytesType)
+	b = protowire.AppendString(b, e.Key)
+	if len(e.Value) > 0 {
+		b = protowire.AppendTag(b, 2, protowire.BytesType)
+		b = protowire.AppendBytes(b, e.Value)
+	}
+	for i, n := range [...]uint64{e.Create, e.Mod, e.Version, e.Lease} {
+		if n > 0 {
+			b = protowire.AppendTag(b, protowire.Number(3+i), protowire.VarintType)
+			b = protowire.AppendVarint(b, n)
+		}
+	}
+	return b
 }
 
 // Restore replaces the state by a snapshot's. After an error the state is what
@@ -205,8 +214,8 @@ func (r *restore) finish() error {
 	return nil
 }
 
-// readEntry decodes an EntryState without the detour over the message: there
-// may be MaxKeys of them. The value is copied, the snapshot can be freed.
+// readEntry decodes an EntryState. The value is copied, so that the snapshot can
+// be freed.
 func readEntry(b []byte) (*Entry, error) {
 	e := &Entry{}
 	for len(b) > 0 {
