@@ -21,6 +21,7 @@ type delayLine struct {
 	bytes  int
 	next   uint64 // number of the next frame
 	closed bool
+	flush  bool
 	wake   chan struct{} // has a token when the first frame changed
 }
 
@@ -39,7 +40,7 @@ func newDelayLine(out func([]byte)) *delayLine {
 func (l *delayLine) busy() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.queue) > 0
+	return len(l.queue) > 0 && !l.closed
 }
 
 // put takes a copy of the frame; it reports false when the line is full.
@@ -65,25 +66,28 @@ func (l *delayLine) signal() {
 	}
 }
 
-func (l *delayLine) close() {
+// close makes run end; what is held is sent at once or lost.
+func (l *delayLine) close(flush bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.closed = true
+	l.closed, l.flush = true, flush
 	l.signal()
 }
 
-// run sends frames when they are due, until close; what is held then is lost.
+// run sends frames when they are due, until close.
 func (l *delayLine) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
 		l.mu.Lock()
-		if l.closed {
+		if l.closed && (!l.flush || len(l.queue) == 0) {
 			l.mu.Unlock()
 			return
 		}
 		wait := time.Hour
-		if len(l.queue) > 0 {
+		if l.closed {
+			wait = 0
+		} else if len(l.queue) > 0 {
 			wait = time.Until(l.queue[0].due)
 		}
 		if wait <= 0 {

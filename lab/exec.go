@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +15,7 @@ import (
 
 	"ssi/internal/errno"
 	"ssi/internal/id"
+	"ssi/internal/pty"
 )
 
 // Cmd is a command to run in a node.
@@ -65,8 +65,8 @@ func (l *Lab) Run(ctx context.Context, n id.Node, c Cmd) (int, error) {
 		p.Dir, _ = os.Getwd()
 	}
 	if c.TTY {
-		if ws, err := unix.IoctlGetWinsize(int(c.Stdout.Fd()), unix.TIOCGWINSZ); err == nil {
-			p.Rows, p.Cols = ws.Row, ws.Col
+		if rows, cols, err := pty.Size(c.Stdout); err == nil {
+			p.Rows, p.Cols = rows, cols
 		}
 	}
 	client, err := l.dial(ctx)
@@ -180,5 +180,3 @@ func (l *Lab) nodeEnv(env []string) []string {
 	}
 	return append(out, "PATH="+path, "SSI_LAB="+l.Name)
 }
-
-var _ = errors.Is

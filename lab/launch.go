@@ -17,6 +17,7 @@ import (
 
 	"ssi/internal/api"
 	"ssi/internal/errno"
+	"ssi/internal/pty"
 )
 
 // deathWait is how long a command that was killed waits for the news that its
@@ -209,34 +210,13 @@ func enter(pidfd *os.File) error {
 
 // openTerminal makes a pseudo-terminal of the mount namespace this thread is in.
 func openTerminal(rows, cols uint16) (master, slave *os.File, err error) {
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open a terminal: %w", err)
-	}
-	master = os.NewFile(uintptr(fd), "ptmx")
-	defer func() {
-		if err != nil {
-			_ = master.Close()
-			master = nil
-		}
-	}()
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		return nil, nil, fmt.Errorf("unlock a terminal: %w", err)
-	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		return nil, nil, fmt.Errorf("name of a terminal: %w", err)
-	}
-	if rows > 0 && cols > 0 {
-		if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
-			return nil, nil, fmt.Errorf("size of a terminal: %w", err)
+	master, slave, err = pty.Open()
+	if err == nil && rows > 0 && cols > 0 {
+		if err = pty.SetSize(slave, rows, cols); err != nil {
+			_, _ = master.Close(), slave.Close()
 		}
 	}
-	sfd, err := unix.Open(fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open a terminal: %w", err)
-	}
-	return master, os.NewFile(uintptr(sfd), "pts"), nil
+	return master, slave, err
 }
 
 // lookPath finds a command as execvp(3) does, by the PATH of env.

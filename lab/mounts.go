@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +44,7 @@ func mountNode(c *nodeConfig) error {
 	if err := pivot(c.Root); err != nil {
 		return err
 	}
-	if err := emptyDir("/tmp"); err != nil {
+	if err := emptyDir("/tmp", c.Keep); err != nil {
 		return err
 	}
 	for _, m := range nodeMounts() {
@@ -93,14 +95,19 @@ func makeDev(devices []device) error {
 	return nil
 }
 
-// emptyDir removes what a directory holds, as a boot does with /tmp.
-func emptyDir(dir string) error {
+// emptyDir removes what a directory holds, as a boot does with /tmp, but for what
+// leads to one of the paths to keep.
+func emptyDir(dir string, keep []string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
 	for _, e := range entries {
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+		path := filepath.Join(dir, e.Name())
+		if slices.ContainsFunc(keep, func(k string) bool { return strings.HasPrefix(k+"/", path+"/") }) {
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("lab: %w", err)
 		}
 	}

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,8 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"encoding/json"
 
 	"golang.org/x/sys/unix"
 
@@ -73,10 +72,11 @@ type nodeConfig struct {
 	Devices  []device   `json:"devices"`
 	Commands [][]string `json:"commands"` // to run before PID 1
 	Root     string     `json:"root"`     // where the supervisor mounted its root
+	Keep     []string   `json:"keep"`     // shared directories
 }
 
 func (m *machine) nodeConfig() nodeConfig {
-	c := nodeConfig{Node: m.n, Devices: m.s.host.devices, Root: filepath.Join(m.dir(), "root")}
+	c := nodeConfig{Node: m.n, Devices: m.s.host.devices, Root: filepath.Join(m.dir(), "root"), Keep: m.s.opts.Share}
 	if m.first {
 		c.Commands = m.firstCommands()
 	}

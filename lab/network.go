@@ -199,14 +199,16 @@ func (w *network) insert(n id.Node, plan *plan) error {
 	return nil
 }
 
-// remove puts the port of node n back on the bridge.
+// remove puts the port of node n back on the bridge. For a moment both ways are
+// open, so that nothing is lost; some frames come twice.
 func (w *network) remove(n id.Node) error {
 	wire := w.wires[n]
-	delete(w.wires, n)
-	wire.close()
+	wire.drain()
 	if err := netlink.LinkSetMasterByIndex(byIndex(w.ports[n]), w.bridge); err != nil {
 		return fmt.Errorf("lab: put node %d back on the bridge: %w", n, err)
 	}
+	delete(w.wires, n)
+	wire.close()
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"ssi/internal/errno"
@@ -70,8 +72,8 @@ func (o *Options) complete() error {
 		return errno.New(errno.Invalid, "lab", 0, "%d shared directories: at most %d", len(o.Share), maxShares)
 	}
 	for _, dir := range o.Share {
-		if fi, err := os.Stat(dir); err != nil || !fi.IsDir() || !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
-			return errno.New(errno.Invalid, "lab", 0, "cannot share %q: give the absolute path of a directory", dir)
+		if fi, err := os.Stat(dir); err != nil || !fi.IsDir() || !filepath.IsAbs(dir) || filepath.Clean(dir) != dir || own(dir) {
+			return errno.New(errno.Invalid, "lab", 0, "cannot share %q: give the clean absolute path of a directory outside of %s", dir, strings.Join(ownDirs(), ", "))
 		}
 	}
 	if o.Binary == "" {
@@ -82,6 +84,14 @@ func (o *Options) complete() error {
 		o.Binary = exe
 	}
 	return nil
+}
+
+// ownDirs are what every node has of its own and cannot be shared.
+func ownDirs() []string { return []string{"/run", "/dev", "/proc", "/sys", configDir, stateDir} }
+
+// own reports whether dir is in a node's own part of the tree, or holds all of it.
+func own(dir string) bool {
+	return dir == "/" || slices.ContainsFunc(ownDirs(), func(d string) bool { return strings.HasPrefix(dir+"/", d+"/") })
 }
 
 func checkName(name string) error {

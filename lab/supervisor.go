@@ -96,6 +96,9 @@ func supervise(name string) error {
 	if err := json.Unmarshal(raw, &s.opts); err != nil {
 		return fmt.Errorf("lab: %s: %w", optionsFile, err)
 	}
+	if err := unix.SetNonblock(fdOwner, true); err != nil { // so that the read in awaitEnd can be ended
+		return fmt.Errorf("lab: %w", err)
+	}
 	owner := os.NewFile(fdOwner, "owner")
 	defer owner.Close()
 	if fi, err := owner.Stat(); err == nil {
@@ -172,9 +175,9 @@ func (s *supervisor) awaitEnd(owner *os.File, served <-chan error) {
 		s.log.Error("lab ends", "op", "control socket", "err", err)
 	}
 	s.cancel(errno.New(errno.Unavailable, "lab", 0, "the lab %q ends", s.opts.Name))
-	if s.owned { // the process ends now; a reader of a pipe can be woken
+	if s.owned {
 		_ = owner.SetReadDeadline(time.Unix(1, 0))
-		_ = owner.Close()
+		<-gone
 	}
 }
 

@@ -9,15 +9,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
+
+	"ssi/internal/pty"
 )
 
 // terminalRelay joins the user's terminal to one in a node: raw mode here, every
 // byte and the window size there.
 type terminalRelay struct {
-	in      *os.File // the user's terminal, opened anew so that a read can be ended
-	fd      int      // of the user's terminal
-	old     *term.State
+	in      *os.File      // the user's terminal, opened anew so that a read can be ended
+	user    *os.File      // the user's terminal
+	old     *unix.Termios // its modes before
 	master  *os.File
 	signals chan os.Signal
 	wg      sync.WaitGroup
@@ -26,34 +27,28 @@ type terminalRelay struct {
 }
 
 // relayTerminal takes over the terminal in; close gives it back as it was.
-func relayTerminal(in, out, master *os.File) (*terminalRelay, error) {
-	fd := int(in.Fd())
-	fail := func(err error) (*terminalRelay, error) {
-		_ = master.Close()
+func relayTerminal(in, out, master *os.File) (_ *terminalRelay, err error) {
+	r := &terminalRelay{user: in, signals: make(chan os.Signal, 1), outDone: make(chan struct{}), stop: make(chan struct{})}
+	r.master, err = pollable(master)
+	_ = master.Close()
+	if err != nil {
 		return nil, fmt.Errorf("lab: terminal: %w", err)
 	}
 	// The descriptor itself may be shared with the user's shell: its flags are
 	// not ours to change.
-	mine, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return fail(err)
+	r.in, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", in.Fd()), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err == nil {
+		if r.old, err = pty.Modes(in); err == nil {
+			err = pty.SetModes(in, pty.Raw(*r.old))
+		}
+		if err != nil {
+			_ = r.in.Close()
+		}
 	}
-	if err := unix.SetNonblock(int(master.Fd()), true); err != nil {
-		_ = mine.Close()
-		return fail(err)
-	}
-	pollable, err := dupPollable(master)
 	if err != nil {
-		_ = mine.Close()
-		return fail(err)
-	}
-	_ = master.Close()
-	old, err := term.MakeRaw(fd)
-	if err != nil {
-		_, _ = mine.Close(), pollable.Close()
+		_ = r.master.Close()
 		return nil, fmt.Errorf("lab: terminal: %w", err)
 	}
-	r := &terminalRelay{in: mine, fd: fd, old: old, master: pollable, signals: make(chan os.Signal, 1), outDone: make(chan struct{}), stop: make(chan struct{})}
 	signal.Notify(r.signals, unix.SIGWINCH)
 	r.wg.Go(func() { _, _ = io.Copy(r.master, r.in) })
 	r.wg.Go(func() {
@@ -64,9 +59,9 @@ func relayTerminal(in, out, master *os.File) (*terminalRelay, error) {
 	return r, nil
 }
 
-// dupPollable gives a descriptor to a new os.File that the runtime polls, so that
+// pollable opens the descriptor of f anew for the runtime's poller, so that
 // deadlines work.
-func dupPollable(f *os.File) (*os.File, error) {
+func pollable(f *os.File) (*os.File, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -80,10 +75,8 @@ func dupPollable(f *os.File) (*os.File, error) {
 
 func (r *terminalRelay) resize() {
 	for {
-		if ws, err := unix.IoctlGetWinsize(r.fd, unix.TIOCGWINSZ); err == nil {
-			if raw, err := r.master.SyscallConn(); err == nil {
-				_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, ws) })
-			}
+		if rows, cols, err := pty.Size(r.user); err == nil {
+			_ = pty.SetSize(r.master, rows, cols)
 		}
 		select {
 		case <-r.signals:
@@ -104,5 +97,5 @@ func (r *terminalRelay) close() {
 	_ = r.master.SetWriteDeadline(time.Unix(1, 0))
 	r.wg.Wait()
 	_, _ = r.in.Close(), r.master.Close()
-	_ = term.Restore(r.fd, r.old)
+	_ = pty.SetModes(r.user, r.old)
 }

@@ -36,8 +36,9 @@ type wire struct {
 	port  *os.File // AF_PACKET socket on the node's port
 	tap   *os.File
 	seed  uint64
-	wg    sync.WaitGroup
-	lines [2]*delayLine
+	lines [2]*delayLine // toward the bridge, toward the node
+	pumps sync.WaitGroup
+	held  sync.WaitGroup // the goroutines of lines
 
 	passed, dropped atomic.Uint64
 }
@@ -121,25 +122,40 @@ func openPort(index int) (*os.File, error) {
 }
 
 func (w *wire) start() {
-	w.wg.Go(func() {
-		w.pump(w.port, w.tap, w.lines[0], 0, func(*plan, []byte) rule { return w.plan.Load().out })
+	w.pumps.Go(func() {
+		w.pump(w.port, w.tap, w.lines[0], 0, func(p *plan, _ []byte) rule { return p.out })
 	})
-	w.wg.Go(func() {
+	w.pumps.Go(func() {
 		w.pump(w.tap, w.port, w.lines[1], 1, func(p *plan, f []byte) rule {
-			return p.toward(nodeOf(f[vnetHeader+6 : vnetHeader+12]))
+			from := nodeOf(f[vnetHeader+6 : vnetHeader+12])
+			if from == w.n { // while the port is in the bridge as well
+				return rule{cut: true}
+			}
+			return p.toward(from)
 		})
 	})
 	for _, l := range w.lines {
-		w.wg.Go(l.run)
+		w.held.Go(l.run)
 	}
 }
 
-func (w *wire) close() {
-	_, _ = w.port.Close(), w.tap.Close()
+// drain sends what is held back and passes all else without any fault.
+func (w *wire) drain() {
+	w.plan.Store(&plan{})
 	for _, l := range w.lines {
-		l.close()
+		l.close(true)
 	}
-	w.wg.Wait()
+	w.held.Wait()
+}
+
+// close ends the wire; what is held back is lost.
+func (w *wire) close() {
+	for _, l := range w.lines {
+		l.close(false)
+	}
+	_, _ = w.port.Close(), w.tap.Close()
+	w.pumps.Wait()
+	w.held.Wait()
 }
 
 // pump passes frames one way until the wire is closed.
