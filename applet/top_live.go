@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -109,7 +110,11 @@ func (t *top) suspend() error {
 	if err := t.screen.leave(); err != nil {
 		return err
 	}
-	if err := unix.Kill(unix.Getpid(), unix.SIGSTOP); err != nil {
+	// Sent to this very thread, so that it stops before it goes on.
+	runtime.LockOSThread()
+	err := unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGSTOP)
+	runtime.UnlockOSThread()
+	if err != nil {
 		return err
 	}
 	return t.screen.enter()
