@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,6 +55,8 @@ func fakeSSI(args []string) error {
 			return err
 		}
 		return os.Symlink("/sbin/ssi", args[1]+"/fake-applet")
+	case args[0] == "cluster" && slices.Contains(args, "refused"):
+		return errors.New("some detail\nno such profile")
 	case args[0] == "cluster":
 		tokens := ""
 		for i := range 200 {
@@ -87,6 +90,16 @@ func fakeSSI(args []string) error {
 }
 
 func fakeInit() error {
+	config, err := os.ReadFile(configDir + "/ssi.toml")
+	if err != nil {
+		return err
+	}
+	switch {
+	case bytes.Contains(config, []byte("deadly")):
+		return errors.New("deadly profile")
+	case bytes.Contains(config, []byte("sleepy")):
+		select {}
+	}
 	if os.Getpid() != 1 {
 		return fmt.Errorf("fake init has PID %d", os.Getpid())
 	}
