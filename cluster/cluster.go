@@ -87,7 +87,7 @@ type Cluster struct {
 	compacting sync.WaitGroup // the goroutine that writes a snapshot
 	snapshots  chan struct{}  // one place: who writes one
 
-	initRole  initRole
+	tenures   []*tenure
 	revokedAt uint64 // registry revision of the newest revocation seen; owned by the loop
 }
 
@@ -139,8 +139,14 @@ func New(cfg Config) (*Cluster, error) {
 		snapshots: make(chan struct{}, 1),
 	}
 	c.hub = registry.NewHub(c.store.View())
-	c.initRole.hold = newPublished(core.Hold{})
-	c.fence = newFence(c.onServing, c.initRole.set)
+	c.tenures = []*tenure{
+		// The leader cleans up after the dead even if it is not a living member
+		// itself: its own earlier life may be what is to be cleaned up.
+		newTenure("leadership", func(s *core.Status) core.Hold { return s.Lead }, c.cleanUp),
+		newTenure("init", func(s *core.Status) core.Hold { return s.Init },
+			append([]func(context.Context){c.nodeup, c.expireLeases, c.oldTokens}, cfg.InitWork...)...),
+	}
+	c.fence = newFence(c.onServing, c.tenures...)
 	c.transport, err = ics.New(ics.Config{
 		Self: c.self, Incarnation: inc, Log: cfg.Log,
 		Credentials: pki.NewCredentials(m, c.isRevoked),
@@ -204,7 +210,9 @@ func (c *Cluster) Run(ctx context.Context, l net.Listener) error {
 			cancel(fmt.Errorf("serve other nodes: %w", err))
 		}
 	})
-	wg.Go(func() { c.runInit(ctx) })
+	for _, t := range c.tenures {
+		wg.Go(func() { t.run(ctx, c.log) })
+	}
 	wg.Go(func() { c.goUp(ctx) })
 	wg.Go(func() { c.found(ctx) })
 	err := c.loop(ctx)

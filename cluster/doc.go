@@ -10,8 +10,8 @@
 //	        that wants something of them sends it a closure.
 //	fence   ends serving and the init work at the times the core gave, also while
 //	        the loop is stuck on a disk.
-//	init    runs the work of the init holder under a context that ends with the
-//	        hold, and waits for it.
+//	tenure  one each for what only the leader and only init may do: runs the work
+//	        under a context that the fence ends with the hold, and waits for it.
 //	serve   accepts connections (in cluster/ics).
 //
 // # Lock order

@@ -32,25 +32,26 @@ type Serving struct {
 // not on the loop.
 type fence struct {
 	onServing func(Serving)
-	onInit    func(core.Hold)
+	tenures   []*tenure // what else ends at a time
 
 	mu      sync.Mutex
 	serving core.Hold // Until of the permission to serve
 	cause   string
-	late    string // why decisions are late, if that is known
-	init    core.Hold
+	late    string        // why decisions are late, if that is known
 	wake    chan struct{} // holds a token when something changed
 }
 
-func newFence(onServing func(Serving), onInit func(core.Hold)) *fence {
-	return &fence{onServing: onServing, onInit: onInit, cause: "starting", wake: make(chan struct{}, 1)}
+func newFence(onServing func(Serving), tenures ...*tenure) *fence {
+	return &fence{onServing: onServing, tenures: tenures, cause: "starting", wake: make(chan struct{}, 1)}
 }
 
 // set takes the core's newest decision.
 func (f *fence) set(s *core.Status) {
+	for _, t := range f.tenures {
+		t.granted.set(t.of(s))
+	}
 	f.mu.Lock()
 	f.serving = core.Hold{Held: s.Serving, Until: s.ServingUntil}
-	f.init = s.Init
 	f.late = "the lease was not renewed in time"
 	if s.Reason != "" {
 		f.cause = s.Reason
@@ -75,14 +76,13 @@ func (f *fence) run(ctx context.Context) {
 	defer timer.Stop()
 	first := true
 	serving := Serving{}
-	var init core.Hold
 	for {
 		now := boottime()
 		f.mu.Lock()
-		may, hold, cause, late := f.serving, f.init, f.cause, f.late
+		may, cause, late := f.serving, f.cause, f.late
 		f.mu.Unlock()
 		if ctx.Err() != nil {
-			may, hold, cause = core.Hold{}, core.Hold{}, "the daemon is stopping"
+			may, cause = core.Hold{}, "the daemon is stopping"
 		}
 		if may.Held && !may.At(now) {
 			cause = late
@@ -95,18 +95,22 @@ func (f *fence) run(ctx context.Context) {
 			}
 			f.onServing(serving)
 		}
-		if held := hold.At(now); held != init.Held || held && hold.Term != init.Term {
-			init = core.Hold{Held: held, Term: hold.Term}
-			f.onInit(init)
+		next := time.Hour
+		if may.At(now) {
+			next = may.Until - now
+		}
+		for _, t := range f.tenures {
+			hold := t.granted.Load()
+			if ctx.Err() != nil {
+				hold = core.Hold{}
+			}
+			t.set(hold, now)
+			if hold.At(now) {
+				next = min(next, hold.Until-now)
+			}
 		}
 		if ctx.Err() != nil {
 			return
-		}
-		next := time.Hour
-		for _, h := range []core.Hold{may, hold} {
-			if h.At(now) {
-				next = min(next, h.Until-now)
-			}
 		}
 		timer.Reset(next)
 		select {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"sync"
 	"time"
 
 	"ssi/cluster/core"
@@ -25,62 +24,6 @@ const (
 	// maxExpiries is how many leases end in one look.
 	maxExpiries = 64
 )
-
-// initRole carries the hold of init from the fence, which cuts the work's
-// context at once, to the goroutine that runs the work.
-type initRole struct {
-	hold *Published[core.Hold]
-
-	mu     sync.Mutex // a leaf
-	cancel context.CancelCauseFunc
-}
-
-// set is called by the fence when the hold begins, changes its term or ends.
-func (r *initRole) set(h core.Hold) {
-	r.mu.Lock()
-	if r.cancel != nil {
-		r.cancel(errno.New(errno.Stale, "init work", 0, "init moved to another node"))
-		r.cancel = nil
-	}
-	r.mu.Unlock()
-	r.hold.set(h)
-}
-
-// begin makes the context of the work for a hold, if it still is the present one.
-func (r *initRole) begin(parent context.Context, h core.Hold) (context.Context, bool) {
-	ctx, cancel := context.WithCancelCause(parent)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.hold.Load() != h {
-		cancel(nil)
-		return ctx, false
-	}
-	r.cancel = cancel
-	return ctx, true
-}
-
-// runInit runs the work of the init holder while this node is it, until ctx ends.
-// Before the work starts again, all of it has ended.
-func (c *Cluster) runInit(ctx context.Context) {
-	for {
-		h, err := c.initRole.hold.Wait(ctx, func(h core.Hold) bool { return h.Held })
-		if err != nil {
-			return
-		}
-		work, ok := c.initRole.begin(ctx, h)
-		if !ok {
-			continue
-		}
-		c.log.Info("this node is init", "term", h.Term)
-		var wg sync.WaitGroup
-		for _, f := range append([]func(context.Context){c.cleanUp, c.nodeup, c.expireLeases, c.oldTokens}, c.cfg.InitWork...) {
-			wg.Go(func() { f(work) })
-		}
-		<-work.Done()
-		c.log.Info("init work ends", "term", h.Term, "cause", context.Cause(work))
-		wg.Wait()
-	}
-}
 
 // cleanUp takes dead nodes from KCLEANUP over UCLEANUP to DOWN. When it dies in
 // the middle, the next init holder goes on: a hook may run twice, never not.

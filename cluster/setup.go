@@ -28,7 +28,7 @@ type NewCluster struct {
 	Node    id.Node // number of this machine
 	Profile string
 	Addr    string // host:port where others reach this machine
-	Tokens  int    // one-time tokens to make with it
+	Tokens  int    // one-time tokens to make with it, for the lowest other numbers in turn
 	Force   bool   // forget the cluster this machine belongs to: its files are put aside
 }
 
@@ -62,8 +62,11 @@ func Found(n NewCluster) (Identity, []string, error) {
 		return fail(err)
 	}
 	var tokens []string
-	for range n.Tokens {
-		t, err := pki.NewToken(m.CA, 0, pki.RoleNode, time.Now().Add(foundingTokenTTL))
+	for other := id.Node(1); len(tokens) < n.Tokens && other.Valid(); other++ {
+		if other == n.Node {
+			continue
+		}
+		t, err := pki.NewToken(m.CA, other, pki.RoleNode, time.Now().Add(foundingTokenTTL))
 		if err != nil {
 			return fail(err)
 		}
