@@ -3,7 +3,6 @@ package applet
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -51,7 +50,10 @@ func Watch[R any](ctx context.Context, env *Env, method string, params any, f fu
 		}
 		return f(r)
 	})
-	return errors.Join(err, c.Close())
+	if cerr := c.Close(); err == nil {
+		err = cerr
+	}
+	return err
 }
 
 // Status asks for the cluster as this node sees it; the answer comes at once.

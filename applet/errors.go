@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"ssi/internal/errno"
 )
 
 // The exit statuses that all commands share.
@@ -58,6 +60,21 @@ func statusOf(err error) (status int, silent bool) {
 		return StatusUsage, false
 	}
 	return StatusFailure, false
+}
+
+// message is what a user reads of an error, in one line. What an errno.Error
+// was about to do (Op) is left out: the command's name says it.
+func message(err error) string {
+	var f *failed
+	if errors.As(err, &f) {
+		err = f.err
+	}
+	if e, ok := err.(*errno.Error); ok { //nolint:errorlint // what wraps it has more to say
+		short := *e
+		short.Op = ""
+		err = &short
+	}
+	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 }
 
 // Args is a validator of the number of arguments: at least least, at most most

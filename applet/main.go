@@ -67,8 +67,7 @@ func execute(env *Env, root *cobra.Command, args []string) int {
 	}
 	if !silent {
 		name := commandName(cmd)
-		text := strings.TrimPrefix(err.Error(), name+": ")
-		fmt.Fprintf(env.Stderr, "%s: %s\n", name, strings.ReplaceAll(strings.TrimSpace(text), "\n", "; "))
+		fmt.Fprintf(env.Stderr, "%s: %s\n", name, message(err))
 		if status == StatusUsage {
 			fmt.Fprintf(env.Stderr, "Try `%s --help`.\n", cmd.CommandPath())
 		}

@@ -148,7 +148,7 @@ func fan(ctx context.Context, env *Env, name string, opts fanOptions, argv []str
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				fmt.Fprintf(env.Stderr, "%s: %s: %v\n", name, n.Name, err)
+				fmt.Fprintf(env.Stderr, "%s: %s: %s\n", name, n.Name, message(err))
 			}
 			highest = max(highest, status)
 			return nil
