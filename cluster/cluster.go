@@ -190,20 +190,15 @@ func (c *Cluster) Registry() Registry { return Registry{c} }
 // it leaves without a word, as a crash would: see Leave), or until it cannot go
 // on; ErrRestart means that the daemon is to start anew.
 func (c *Cluster) Run(ctx context.Context, l net.Listener) error {
-	defer close(c.ended)
-	defer func() { _ = c.transport.Close() }() // always nil
 	c.addrs = c.readPeers()
 	if err := c.openCore(); err != nil {
-		return err
+		close(c.ended)
+		return errors.Join(err, c.transport.Close())
 	}
-	defer c.closeDisk()
 	c.setPeers(c.members.Load())
 
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel(nil)
 	wg.Go(func() { c.fence.run(ctx) })
 	wg.Go(func() {
 		if err := c.transport.Serve(l); err != nil {
@@ -216,7 +211,13 @@ func (c *Cluster) Run(ctx context.Context, l net.Listener) error {
 	wg.Go(func() { c.goUp(ctx) })
 	wg.Go(func() { c.found(ctx) })
 	err := c.loop(ctx)
+
+	close(c.ended) // calls that wait for the loop give up
+	cancel(err)
 	c.hub.Close(errno.New(errno.Unavailable, "registry", c.self, "the daemon is stopping"))
+	err = errors.Join(err, c.transport.Close())
+	wg.Wait()
+	c.closeDisk()
 	return err
 }
 
