@@ -264,7 +264,12 @@ func TestReceivedSnapshot(t *testing.T) {
 // TestRandomLife drives a log with random operations and crashes and compares
 // it with what raft.MemoryStorage would hold.
 func TestRandomLife(t *testing.T) {
-	for seed := range uint64(60) {
+	seeds := uint64(60)
+	if slow {
+		seeds = 10
+	}
+	t.Logf("%d seeds", seeds)
+	for seed := range seeds {
 		randomLife(t, seed)
 	}
 }

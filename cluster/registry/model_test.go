@@ -81,7 +81,12 @@ func viewText(t testing.TB, v View) string {
 // gets the same commands, but is snapshot and restored now and then; and old
 // views with what they were; and a follower that only sees events.
 func TestModel(t *testing.T) {
-	for seed := range uint64(40) {
+	seeds := uint64(40)
+	if slow {
+		seeds = 5
+	}
+	t.Logf("%d seeds", seeds)
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { runModel(t, rand.New(rand.NewPCG(seed, 1))) })
 	}
 }

@@ -98,14 +98,17 @@ func TestRestoreRefuses(t *testing.T) {
 }
 
 func TestFullRegistry(t *testing.T) {
+	full := &State{Format: 1, Revision: 1, Entries: MaxKeys, End: true}
+	for n := range MaxKeys {
+		full.Entry = append(full.Entry, &EntryState{Key: fmt.Sprintf("/k%06d", n), Create: 1, Mod: 1, Version: 1})
+	}
+	b, err := proto.Marshal(full)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := NewStore()
-	for n := 0; n < MaxKeys; {
-		var ops []*Op
-		for range min(MaxOps, MaxKeys-n) {
-			ops = append(ops, PutOp(fmt.Sprintf("/k%d", n), nil, 0))
-			n++
-		}
-		do(t, s, txn(t, nil, ops...))
+	if err := s.Restore(b); err != nil {
+		t.Fatal(err)
 	}
 	try := func(kind errno.Kind, ops ...*Op) {
 		t.Helper()
@@ -114,9 +117,9 @@ func TestFullRegistry(t *testing.T) {
 		}
 	}
 	try(errno.Full, PutOp("/one/more", nil, 0))
-	try(errno.Other, PutOp("/k5", []byte("changed"), 0))
-	try(errno.Other, DeleteOp("/k6"), PutOp("/one/more", nil, 0))
-	try(errno.Full, DeleteOp("/k7"), PutOp("/two/more", nil, 0), PutOp("/three/more", nil, 0))
+	try(errno.Other, PutOp("/k000005", []byte("changed"), 0))
+	try(errno.Other, DeleteOp("/k000006"), PutOp("/one/more", nil, 0))
+	try(errno.Full, DeleteOp("/k000007"), PutOp("/two/more", nil, 0), PutOp("/three/more", nil, 0))
 	snap, err := s.Snapshot()
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +131,7 @@ func TestFullRegistry(t *testing.T) {
 	if again, err := r.Snapshot(); err != nil || !bytes.Equal(snap, again) {
 		t.Errorf("restored differently: %v", err)
 	}
-	if res := do(t, s, deletePrefix(t, "/k1", 0)); res.Deleted != 1 {
+	if res := do(t, s, deletePrefix(t, "/k000001", 0)); res.Deleted != 1 {
 		t.Error(res)
 	}
 
