@@ -1,10 +1,11 @@
 package proc
 
 import (
-	"os/signal"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ssi/internal/sys"
 )
 
 // DieBy ends this process by the signal s, without a core dump, so that its
@@ -12,7 +13,7 @@ import (
 // only if s cannot end this process.
 func DieBy(s unix.Signal) {
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	signal.Reset(s)
+	_, _ = sys.SetAction(s, sys.Action{})
 	_ = unix.Kill(unix.Getpid(), s)
 	// The signal is delivered to another thread; the kernel needs a moment.
 	time.Sleep(time.Second)

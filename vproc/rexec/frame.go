@@ -17,7 +17,7 @@ import (
 const (
 	headSize    = 4
 	maxData     = 128 << 10
-	stdinWindow = 256 << 10
+	stdinWindow = 1 << 20
 )
 
 // kind says what a frame is. The numbers travel: append, never renumber.

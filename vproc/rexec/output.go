@@ -60,11 +60,16 @@ func (c *command) forward(k kind, f *os.File, buf []byte, n int) []byte {
 		return buf
 	}
 	if len(buf) == headSize+firstBuffer {
-		if raw, err := f.SyscallConn(); err == nil { // a terminal has no such size
-			_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
-		}
+		growPipe(f)
 	}
 	return make([]byte, headSize+min(4*n, maxData))
+}
+
+// growPipe gives a pipe room for much data; a terminal has no such size.
+func growPipe(f *os.File) {
+	if raw, err := f.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
+	}
 }
 
 // drain sends what is in the pipe already, at most what fits in it, and reports
@@ -99,9 +104,14 @@ func (c *command) drain(k kind, f *os.File, buf *[]byte) (open bool) {
 // feed writes what the caller sends to the command's stdin and gives credit for
 // it.
 func (c *command) feed() {
+	grown := false
 	for {
 		data, end := c.in.take()
 		if len(data) > 0 {
+			if !grown && len(data) > 1<<16 {
+				grown = true
+				growPipe(c.f.in)
+			}
 			if _, err := c.f.in.Write(data); err != nil { // the command closed it: nothing more is wanted
 				return
 			}
@@ -132,7 +142,8 @@ type queue struct {
 	mu     sync.Mutex
 	change sync.Cond
 	data   []byte
-	used   int // bytes in data and being written
+	spare  []byte // the buffer that take gave out last
+	used   int    // bytes in data and being written
 	ended  bool
 	closed bool
 }
@@ -158,7 +169,8 @@ func (q *queue) put(b []byte) bool {
 	return true
 }
 
-// take waits for data and removes it; end means that nothing follows.
+// take waits for data and removes it; end means that nothing follows. The data
+// is valid until the next take.
 func (q *queue) take() (data []byte, end bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -168,7 +180,8 @@ func (q *queue) take() (data []byte, end bool) {
 	if q.closed {
 		return nil, true
 	}
-	data, q.data = q.data, nil
+	data, q.data = q.data, q.spare[:0]
+	q.spare = data
 	return data, q.ended
 }
 

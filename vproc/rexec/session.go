@@ -15,6 +15,7 @@ import (
 
 	"ssi/internal/errno"
 	"ssi/internal/pty"
+	"ssi/internal/sys"
 )
 
 // caller is this process's side of a command that runs. The goroutine of run
@@ -100,7 +101,7 @@ func (s *caller) loop(ctx context.Context, signals chan os.Signal) (ExitStatus, 
 			case e.kind == kindStopped && s.stopped > 0:
 				s.stopped--
 			case e.kind == kindStopped:
-				s.suspend(signals, 0) // the whole process group, as the terminal would have done
+				s.suspend(0) // the whole process group, as the terminal would have done
 			case e.kind == kindExit:
 				if !waitsForReaders(s.stdout) {
 					return e.status, nil
@@ -114,7 +115,7 @@ func (s *caller) loop(ctx context.Context, signals chan os.Signal) (ExitStatus, 
 				return e.status, e.err
 			}
 		case sig := <-signals:
-			s.signalled(sig.(unix.Signal), signals)
+			s.signalled(sig.(unix.Signal))
 		case <-look.C:
 			if !s.term.raw.Load() {
 				s.enterTerminal()
@@ -135,7 +136,7 @@ func waitsForReaders(f *os.File) bool {
 }
 
 // signalled passes a signal on.
-func (s *caller) signalled(sig unix.Signal, signals chan os.Signal) {
+func (s *caller) signalled(sig unix.Signal) {
 	switch sig {
 	case unix.SIGWINCH:
 		s.sendSize()
@@ -150,7 +151,7 @@ func (s *caller) signalled(sig unix.Signal, signals chan os.Signal) {
 		// kernel would ignore SIGTSTP.
 		s.stopped++
 		s.send(frame(kindSignal, byte(unix.SIGSTOP)))
-		s.suspend(signals, unix.Getpid())
+		s.suspend(unix.Getpid())
 	default:
 		s.send(frame(kindSignal, byte(sig)))
 	}
@@ -162,20 +163,22 @@ const contTime = 300 * time.Millisecond
 
 // suspend stops this process, or its process group if pid is 0, and goes on when
 // it is continued.
-func (s *caller) suspend(signals chan os.Signal, pid int) {
+func (s *caller) suspend(pid int) {
 	if s.term != nil {
 		s.term.restore()
 	}
 	cont := make(chan os.Signal, 1)
 	signal.Notify(cont, unix.SIGCONT)
 	defer signal.Stop(cont)
-	signal.Reset(unix.SIGTSTP)
+	handler, err := sys.SetAction(unix.SIGTSTP, sys.Action{})
 	_ = unix.Kill(pid, unix.SIGTSTP)
 	select { // the stop may hit another thread a moment later
 	case <-cont:
 	case <-time.After(contTime):
 	}
-	signal.Notify(signals, unix.SIGTSTP)
+	if err == nil {
+		_, _ = sys.SetAction(unix.SIGTSTP, handler)
+	}
 	s.proceed()
 }
 

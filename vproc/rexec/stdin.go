@@ -91,7 +91,7 @@ type stdin struct {
 }
 
 const (
-	inputBuffer = 64 << 10
+	inputBuffer = maxData
 	heldTime    = 50 * time.Millisecond  // how often to look whether the terminal may be read
 	stuckTime   = 100 * time.Millisecond // for a read that another reader of the terminal forestalled
 )
@@ -150,13 +150,17 @@ func (in *stdin) copy() {
 			return
 		}
 		if len(buf) == 0 {
-			buf = make([]byte, headSize+inputBuffer)
+			buf = make([]byte, headSize+firstBuffer)
 		}
-		got, err := in.read(buf[headSize : headSize+n])
+		room := min(n, len(buf)-headSize)
+		got, err := in.read(buf[headSize : headSize+room])
 		in.s.credit.add(n - max(got, 0))
 		if got > 0 {
 			putHead(buf, kindStdin, got)
 			in.s.send(buf[:headSize+got])
+		}
+		if got == room && len(buf) < headSize+inputBuffer {
+			buf = make([]byte, headSize+inputBuffer)
 		}
 		if err != nil {
 			in.s.send(frame(kindStdinEOF))
