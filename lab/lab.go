@@ -240,6 +240,20 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 	return st, nil
 }
 
+// Dial connects to the node daemon of node n.
+func (l *Lab) Dial(ctx context.Context, n id.Node) (*api.Client, error) {
+	st, err := l.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range st.Nodes {
+		if m.Node == n && m.PID > 0 {
+			return api.DialPath(ctx, fmt.Sprintf("/proc/%d/root/proc/%d/root%s", st.PID, m.PID, socketPath))
+		}
+	}
+	return nil, errno.New(errno.Unavailable, "lab", n, "is not on")
+}
+
 func (l *Lab) do(ctx context.Context, op string, n id.Node) (id.Node, error) {
 	var r opReply
 	err := l.call(ctx, methodOp, opParams{Op: op, Node: n}, &r)

@@ -35,6 +35,7 @@ type NodeStatus struct {
 	Since time.Time `json:"since"`
 	Boots int       `json:"boots"`           // how often it was started
 	Cause string    `json:"cause,omitempty"` // why it is off
+	PID   int       `json:"pid,omitempty"`   // of its PID 1, in the supervisor's numbers
 	Wire  *Wire     `json:"wire,omitempty"`  // set when faults concern it
 }
 

@@ -25,9 +25,13 @@ func (s *supervisor) status() Status {
 	for _, m := range s.all() {
 		wire := s.net.counters(m.n)
 		s.mu.Lock()
-		st.Nodes = append(st.Nodes, NodeStatus{
+		node := NodeStatus{
 			Node: m.n, Addr: Addr(m.n), State: m.state, Since: m.since, Boots: m.boots, Cause: m.cause, Wire: wire,
-		})
+		}
+		if m.life != nil {
+			node.PID = m.life.pid
+		}
+		st.Nodes = append(st.Nodes, node)
 		s.mu.Unlock()
 	}
 	return st
