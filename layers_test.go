@@ -13,8 +13,8 @@ import (
 // behind a # explains the line.
 const layers = `
 internal/id                                          # the identifiers
-internal/errno                                       # the one error that crosses the wire
-internal/sys internal/proc                           # system calls; a process in bytes
+internal/errno internal/sys                          # the one error that crosses the wire; system calls
+internal/proc                                        # a process in bytes
 internal/api internal/config internal/feature internal/keeper internal/pty   # tools
 cluster/member cluster/registry cluster/pki cluster/raftlog   # replicated states, keys, disk
 cluster/core cluster/ics                             # consensus; transport

@@ -34,6 +34,8 @@ func TestPackageStateCheck(t *testing.T) {
 		`var re = regexp.MustCompile("x")`:                                    false,
 		`var f = func() {}`:                                                   false,
 		`var version = "unknown"`:                                             true,
+		`var errX = fmt.Errorf("x: %w", io.EOF)`:                              true,
+		`var x = fmt.Sprintf("x")`:                                            false,
 		`var a, b = errors.New("a"), 3`:                                       false,
 	} {
 		s := parse(t, text)
@@ -65,5 +67,21 @@ func TestSelector(t *testing.T) {
 	})
 	if !found["time.Sleep"] || found["b.Sleep"] || found["x"] {
 		t.Errorf("%v", found)
+	}
+}
+
+func TestSleepCheck(t *testing.T) {
+	for text, want := range map[string]int{
+		`func f() { time.Sleep(1) }`:                                             1,
+		`func f() { for range 3 { time.Sleep(1) } }`:                             1,
+		`func f() { for { time.Sleep(1) } }`:                                     1,
+		`func f() { for !done() { time.Sleep(1) } }`:                             0,
+		`func f() { for { if done() { return }; time.Sleep(1) } }`:               0,
+		`func f() { for { if done() { break }; time.Sleep(1) }; time.Sleep(1) }`: 1,
+		`func f() { for d := x; ; time.Sleep(1) { if done() { return } } }`:      0,
+	} {
+		if got := sleeps(parse(t, text).file, false); got != want {
+			t.Errorf("%s: %d, want %d", text, got, want)
+		}
 	}
 }

@@ -151,7 +151,10 @@ func constantVar(g *ast.GenDecl, v *ast.ValueSpec, i int) bool {
 	}
 	switch x := v.Values[i].(type) {
 	case *ast.CallExpr:
-		return selector(x.Fun) == "errors.New" || selector(x.Fun) == "errno.New"
+		switch selector(x.Fun) {
+		case "errors.New", "errno.New", "fmt.Errorf":
+			return strings.HasPrefix(strings.ToLower(v.Names[i].Name), "err")
+		}
 	case *ast.CompositeLit:
 		a, ok := x.Type.(*ast.ArrayType)
 		return ok && a.Len != nil
@@ -232,20 +235,51 @@ func TestPure(t *testing.T) {
 	}
 }
 
-// Tests wait for conditions, not for time to pass.
+// Tests wait for conditions, not for time to pass: the only place to sleep is a
+// loop that looks at the condition and has an end.
 func TestNoSleepInTests(t *testing.T) {
 	for _, s := range sources(t) {
-		if !s.test {
-			continue
+		if n := sleeps(s.file, false); s.test && n > 0 {
+			t.Errorf("%s: time.Sleep outside of a polling loop: wait for the condition, with a deadline", s.path)
 		}
-		ast.Inspect(s.file, func(n ast.Node) bool {
-			if selector(n) == "time.Sleep" {
-				t.Errorf("%s: time.Sleep in a test: wait for the condition, with a deadline", s.path)
-				return false
-			}
-			return true
-		})
 	}
+}
+
+// sleeps counts the calls of time.Sleep below n that are in no for loop with a
+// way out.
+func sleeps(n ast.Node, polling bool) int {
+	count := 0
+	ast.Inspect(n, func(child ast.Node) bool {
+		if loop, ok := child.(*ast.ForStmt); ok && child != n {
+			count += sleeps(loop, polling || loop.Cond != nil || leaves(loop.Body))
+			return false
+		}
+		if selector(child) == "time.Sleep" && !polling {
+			count++
+		}
+		return true
+	})
+	return count
+}
+
+// leaves reports whether a loop's body has an if that can end it.
+func leaves(body *ast.BlockStmt) bool {
+	found := false
+	ast.Inspect(body, func(n ast.Node) bool {
+		if branch, ok := n.(*ast.IfStmt); ok {
+			ast.Inspect(branch.Body, func(n ast.Node) bool {
+				switch x := n.(type) {
+				case *ast.ReturnStmt:
+					found = true
+				case *ast.BranchStmt:
+					found = found || x.Tok == token.BREAK
+				}
+				return true
+			})
+		}
+		return true
+	})
+	return found
 }
 
 // Links in the documents lead somewhere.
