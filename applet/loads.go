@@ -16,7 +16,7 @@ func newLoads(env *Env) *cobra.Command {
 		Short: "print the loads of the nodes",
 		Long: `loads prints the load of each node that is UP, a line "NODE: VALUE" each. The
 value is 100 × tasks / CPUs, where tasks is the average number of runnable tasks
-over the last minute or, if that is more, their number at this moment: 100 means
+over the last minute or, if that is more, over the last five seconds: 100 means
 that every CPU has one task to run, 0 that the node is idle. fast, fastnode and
 "onnode best" take the node with the least.`,
 		Example: `  loads

@@ -151,10 +151,10 @@ type Loads struct {
 // Load is how busy a node is. If Error is set, only Node is valid besides.
 type Load struct {
 	Node         id.Node    `json:"node"`
-	Value        int        `json:"value"`         // 100 × max(Average[0], Running) / CPUs: 100 means that every CPU is busy; the least is the best
+	Value        int        `json:"value"`         // 100 × max(Average[0], Recent) / CPUs: 100 means that every CPU is busy; the least is the best
 	CPUs         int        `json:"cpus"`          // usable ones
 	Average      [3]float64 `json:"average"`       // runnable and uninterruptible tasks over 1, 5 and 15 minutes
-	Running      int        `json:"running"`       // tasks runnable at this moment, without the one that counted
+	Recent       float64    `json:"recent"`        // runnable tasks over the last 5 seconds: what just began
 	Tasks        int        `json:"tasks"`         // threads of all processes
 	CPUTotal     uint64     `json:"cpu_total_ms"`  // milliseconds of CPU time that passed since boot, all CPUs: two of them make a percentage
 	CPUIdle      uint64     `json:"cpu_idle_ms"`   // milliseconds of it idle or waiting for a disk

@@ -64,7 +64,7 @@ func cut(b []byte, limit int) string { return string(b[:min(len(b), limit)]) }
 
 func loadMessage(l *api.Load) *LoadMessage {
 	return &LoadMessage{
-		Value: int64(l.Value), Cpus: int32(l.CPUs), Average: l.Average[:], Running: int32(l.Running), Tasks: int32(l.Tasks),
+		Value: int64(l.Value), Cpus: int32(l.CPUs), Average: l.Average[:], Recent: l.Recent, Tasks: int32(l.Tasks),
 		CpuTotalMs: l.CPUTotal, CpuIdleMs: l.CPUIdle, MemTotal: l.MemTotal, MemAvailable: l.MemAvailable,
 		SwapTotal: l.SwapTotal, SwapFree: l.SwapFree, UptimeMs: l.Uptime,
 	}
@@ -72,12 +72,16 @@ func loadMessage(l *api.Load) *LoadMessage {
 
 func load(n id.Node, m *LoadMessage) *api.Load {
 	l := &api.Load{
-		Node: n, Value: int(m.GetValue()), CPUs: int(m.GetCpus()), Running: int(m.GetRunning()), Tasks: int(m.GetTasks()),
+		Node: n, Value: int(m.GetValue()), CPUs: int(m.GetCpus()), Tasks: int(m.GetTasks()),
 		CPUTotal: m.GetCpuTotalMs(), CPUIdle: m.GetCpuIdleMs(), MemTotal: m.GetMemTotal(), MemAvailable: m.GetMemAvailable(),
 		SwapTotal: m.GetSwapTotal(), SwapFree: m.GetSwapFree(), Uptime: m.GetUptimeMs(),
 	}
+	sane := func(v float64) bool { return v >= 0 && v <= 1e9 } // JSON knows no NaN
+	if sane(m.GetRecent()) {
+		l.Recent = m.GetRecent()
+	}
 	for i, v := range m.GetAverage() {
-		if i < len(l.Average) && v >= 0 && v <= 1e9 { // JSON knows no NaN
+		if i < len(l.Average) && sane(v) {
 			l.Average[i] = v
 		}
 	}

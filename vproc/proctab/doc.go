@@ -19,8 +19,9 @@
 // local to their node and are addressed there.
 //
 // Lock order: Reader.mu and loadMeter.mu are leaves; neither is held across a
-// call to anything outside the package. Goroutines: one for each asked node
-// within a call of Local, which waits for them; none remain.
+// call to anything outside the package. Goroutines: one of Node that measures the
+// load every samplePeriod, ended by Close; and one for each asked node within a
+// call of Local, which waits for them.
 //
 // Limits: api.MaxPIDs targets a call, api.MaxArgs bytes of a command line,
 // maxScans listings of a node at a time, batchSize processes a message,

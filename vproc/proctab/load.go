@@ -19,32 +19,99 @@ import (
 // (PROC_PID_INIT_INO of include/linux/proc_ns.h).
 const initialPIDNamespace = "pid:[4026531836]"
 
+const (
+	// samplePeriod is how often the meter counts runnable tasks, recentMinutes
+	// over which time it averages them for Load.Recent.
+	samplePeriod  = 2 * time.Second
+	recentMinutes = 5.0 / 60
+)
+
 // loadMeter tells the load of this node. A node that is a whole machine takes the
 // kernel's load average. A node of a lab shares its kernel with others, whose
 // tasks the kernel counts as well; there the meter counts the tasks of its own
-// processes each time it is asked, and averages over them as the kernel does.
+// processes and averages over them as the kernel does. What runs at the very
+// moment of a question is not asked: the question itself would count.
 type loadMeter struct {
 	r    *Reader
 	root string
 	own  bool // count, do not take the kernel's average
 
-	mu   sync.Mutex
-	last time.Time
-	avg  [3]float64
+	stop chan struct{}
+	wg   sync.WaitGroup
+
+	mu     sync.Mutex
+	last   time.Time
+	recent float64
+	avg    [3]float64 // only if own
+	tasks  int        // only if own
 }
 
+// newLoadMeter starts a meter; close ends it.
 func newLoadMeter(r *Reader, root string) *loadMeter {
 	ns, err := os.Readlink(root + "/self/ns/pid")
-	return &loadMeter{r: r, root: root, own: err == nil && ns != initialPIDNamespace}
+	m := &loadMeter{r: r, root: root, own: err == nil && ns != initialPIDNamespace, stop: make(chan struct{}), last: time.Now()}
+	m.wg.Go(func() {
+		ticker := time.NewTicker(samplePeriod)
+		defer ticker.Stop()
+		for {
+			select {
+			case at := <-ticker.C:
+				m.sample(at)
+			case <-m.stop:
+				return
+			}
+		}
+	})
+	return m
 }
 
-// read measures the load now.
+func (m *loadMeter) close() {
+	close(m.stop)
+	m.wg.Wait()
+}
+
+// sample counts once. A failure leaves the averages as they are; read, which
+// needs the same files, returns it.
+func (m *loadMeter) sample(at time.Time) {
+	if !m.own {
+		var l api.Load
+		if b, err := os.ReadFile(m.root + "/loadavg"); err == nil {
+			if running, ok := parseLoadavg(b, &l); ok {
+				m.average(running, 0, at)
+			}
+		}
+		return
+	}
+	if running, tasks, err := m.count(); err == nil {
+		m.average(running, tasks, at)
+	}
+}
+
+// average takes a count of active tasks into the averages: the formula of
+// kernel/sched/loadavg.c for any distance in time. They begin at 0.
+func (m *loadMeter) average(active, tasks int, at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	passed := max(0, at.Sub(m.last).Minutes())
+	decay := func(avg, minutes float64) float64 {
+		keep := math.Exp(-passed / minutes)
+		return avg*keep + float64(active)*(1-keep)
+	}
+	for i, minutes := range [...]float64{1, 5, 15} {
+		m.avg[i] = decay(m.avg[i], minutes)
+	}
+	m.recent = decay(m.recent, recentMinutes)
+	m.last, m.tasks = at, tasks
+}
+
+// read tells the load now.
 func (m *loadMeter) read() (*api.Load, error) {
 	l := &api.Load{Node: m.r.self, CPUs: runtime.NumCPU()}
+	loadavg := func(b []byte, l *api.Load) bool { _, ok := parseLoadavg(b, l); return ok }
 	for _, f := range []struct {
 		name  string
 		parse func([]byte, *api.Load) bool
-	}{{"loadavg", parseLoadavg}, {"stat", parseCPU}, {"meminfo", parseMeminfo}, {"uptime", parseUptime}} {
+	}{{"loadavg", loadavg}, {"stat", parseCPU}, {"meminfo", parseMeminfo}, {"uptime", parseUptime}} {
 		b, err := os.ReadFile(m.root + "/" + f.name)
 		if err != nil {
 			return nil, errno.New(errno.Other, "loads", m.r.self, "%w", err)
@@ -53,33 +120,14 @@ func (m *loadMeter) read() (*api.Load, error) {
 			return nil, errno.New(errno.Other, "loads", m.r.self, "%s/%s has another form than proc(5) says", m.root, f.name)
 		}
 	}
-	if m.own {
-		running, tasks, err := m.count()
-		if err != nil {
-			return nil, err
-		}
-		l.Running, l.Tasks = running, tasks
-		l.Average = m.average(running, time.Now())
-	}
-	l.Value = int(math.Round(100 * max(l.Average[0], float64(l.Running)) / float64(max(1, l.CPUs))))
-	return l, nil
-}
-
-// average takes a count of active tasks into the averages: the formula of
-// kernel/sched/loadavg.c for any distance in time.
-func (m *loadMeter) average(active int, at time.Time) [3]float64 {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	passed := at.Sub(m.last).Minutes()
-	for i, minutes := range [...]float64{1, 5, 15} {
-		keep := 0.0
-		if !m.last.IsZero() {
-			keep = math.Exp(-max(0, passed) / minutes)
-		}
-		m.avg[i] = m.avg[i]*keep + float64(active)*(1-keep)
+	l.Recent = m.recent
+	if m.own {
+		l.Average, l.Tasks = m.avg, m.tasks
 	}
-	m.last = at
-	return m.avg
+	m.mu.Unlock()
+	l.Value = int(math.Round(100 * max(l.Average[0], l.Recent) / float64(max(1, l.CPUs))))
+	return l, nil
 }
 
 // count counts the tasks of this node, and those that run or wait for a disk.
@@ -137,26 +185,27 @@ func (m *loadMeter) threads(s *scratch, pid id.PID) int {
 	return n
 }
 
-func parseLoadavg(b []byte, l *api.Load) bool {
+// parseLoadavg reads /proc/loadavg; running is without the reader itself.
+func parseLoadavg(b []byte, l *api.Load) (running int, ok bool) {
 	f := strings.Fields(string(b))
 	if len(f) < 4 {
-		return false
+		return 0, false
 	}
 	for i := range l.Average {
 		v, err := strconv.ParseFloat(f[i], 64)
 		if err != nil || !(v >= 0 && v <= 1e9) { // NaN too
-			return false
+			return 0, false
 		}
 		l.Average[i] = v
 	}
 	r, t, ok := strings.Cut(f[3], "/")
-	running, err1 := strconv.ParseUint(r, 10, 31)
+	n, err1 := strconv.ParseUint(r, 10, 31)
 	tasks, err2 := strconv.ParseUint(t, 10, 31)
 	if !ok || err1 != nil || err2 != nil {
-		return false
+		return 0, false
 	}
-	l.Running, l.Tasks = max(0, int(running)-1), int(tasks) // the reader runs too
-	return true
+	l.Tasks = int(tasks)
+	return max(0, int(n)-1), true
 }
 
 // parseCPU reads the first line of /proc/stat: user nice system idle iowait irq

@@ -27,7 +27,7 @@ type Node struct {
 }
 
 // NewNode makes the service of node self over the proc(5) mounted at root
-// ("/proc").
+// ("/proc"), and starts to measure its load. The caller must close it.
 func NewNode(root string, self id.Node) (*Node, error) {
 	r, err := NewReader(root, self)
 	if err != nil {
@@ -39,8 +39,11 @@ func NewNode(root string, self id.Node) (*Node, error) {
 // Register adds the service to a gRPC server.
 func (n *Node) Register(s grpc.ServiceRegistrar) { RegisterProcessesServer(s, n) }
 
-// Close releases the directory; no call may be running.
-func (n *Node) Close() error { return n.reader.Close() }
+// Close ends the measuring and releases the directory; no call may be running.
+func (n *Node) Close() error {
+	n.load.close()
+	return n.reader.Close()
+}
 
 // List implements the service.
 func (n *Node) List(req *ListRequest, stream grpc.ServerStreamingServer[ListReply]) error {

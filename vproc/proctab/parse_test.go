@@ -108,8 +108,8 @@ broken               nothing         x 1-2 y
 
 func TestParseLoad(t *testing.T) {
 	var l api.Load
-	if !parseLoadavg([]byte("0.50 1.25 2.00 3/456 789\n"), &l) || l.Average != [3]float64{0.5, 1.25, 2} || l.Running != 2 || l.Tasks != 456 {
-		t.Errorf("loadavg: %+v", l)
+	if running, ok := parseLoadavg([]byte("0.50 1.25 2.00 3/456 789\n"), &l); !ok || l.Average != [3]float64{0.5, 1.25, 2} || running != 2 || l.Tasks != 456 {
+		t.Errorf("loadavg: %d, %+v", running, l)
 	}
 	if !parseCPU([]byte("cpu  10 20 30 40 50 60 70 80 9 9\ncpu0 1 2\n"), &l) || l.CPUTotal != 3600 || l.CPUIdle != 900 {
 		t.Errorf("cpu: %+v", l)
@@ -121,7 +121,7 @@ func TestParseLoad(t *testing.T) {
 		t.Errorf("uptime: %+v", l)
 	}
 	for _, bad := range []string{"", "x", "NaN NaN NaN 1/2 3", "0.5 0.5", "0.1 0.1 0.1 3", "-1 0 0 1/2 3"} {
-		if parseLoadavg([]byte(bad), &l) || parseUptime([]byte("-"+bad), &l) || parseCPU([]byte(bad), &l) || parseMeminfo([]byte(bad), new(api.Load)) {
+		if _, ok := parseLoadavg([]byte(bad), &l); ok || parseUptime([]byte("-"+bad), &l) || parseCPU([]byte(bad), &l) || parseMeminfo([]byte(bad), new(api.Load)) {
 			t.Errorf("%q was accepted", bad)
 		}
 	}
@@ -157,7 +157,7 @@ func FuzzParseProc(f *testing.F) {
 			}
 		}
 		var l api.Load
-		if parseLoadavg(b, &l) && (l.Running < 0 || l.Tasks < 0 || !(l.Average[0] >= 0)) {
+		if running, ok := parseLoadavg(b, &l); ok && (running < 0 || l.Tasks < 0 || !(l.Average[0] >= 0)) {
 			t.Errorf("bad load %+v", l)
 		}
 		parseCPU(b, &l)
@@ -211,7 +211,7 @@ func TestMessageKeepsEveryField(t *testing.T) {
 	if d := cmp.Diff(p, process(id.Node(5), message(&p))); d != "" {
 		t.Error(d)
 	}
-	l := api.Load{Node: 5, Value: 1, CPUs: 2, Average: [3]float64{3, 4, 5}, Running: 6, Tasks: 7, CPUTotal: 8, CPUIdle: 9, MemTotal: 10, MemAvailable: 11, SwapTotal: 12, SwapFree: 13, Uptime: 14}
+	l := api.Load{Node: 5, Value: 1, CPUs: 2, Average: [3]float64{3, 4, 5}, Recent: 6.5, Tasks: 7, CPUTotal: 8, CPUIdle: 9, MemTotal: 10, MemAvailable: 11, SwapTotal: 12, SwapFree: 13, Uptime: 14}
 	if d := cmp.Diff(l, *load(5, loadMessage(&l))); d != "" {
 		t.Error(d)
 	}

@@ -434,7 +434,7 @@ type LoadMessage struct {
 	Value         int64                  `protobuf:"varint,1,opt,name=value,proto3" json:"value,omitempty"`
 	Cpus          int32                  `protobuf:"varint,2,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	Average       []float64              `protobuf:"fixed64,3,rep,packed,name=average,proto3" json:"average,omitempty"` // three
-	Running       int32                  `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
+	Recent        float64                `protobuf:"fixed64,4,opt,name=recent,proto3" json:"recent,omitempty"`
 	Tasks         int32                  `protobuf:"varint,5,opt,name=tasks,proto3" json:"tasks,omitempty"`
 	CpuTotalMs    uint64                 `protobuf:"varint,6,opt,name=cpu_total_ms,json=cpuTotalMs,proto3" json:"cpu_total_ms,omitempty"`
 	CpuIdleMs     uint64                 `protobuf:"varint,7,opt,name=cpu_idle_ms,json=cpuIdleMs,proto3" json:"cpu_idle_ms,omitempty"`
@@ -498,9 +498,9 @@ func (x *LoadMessage) GetAverage() []float64 {
 	return nil
 }
 
-func (x *LoadMessage) GetRunning() int32 {
+func (x *LoadMessage) GetRecent() float64 {
 	if x != nil {
-		return x.Running
+		return x.Recent
 	}
 	return 0
 }
@@ -1014,12 +1014,12 @@ const file_vproc_proctab_processes_proto_rawDesc = "" +
 	"\x04args\x18  \x03(\fR\x04args\x12\x16\n" +
 	"\x06kernel\x18! \x01(\bR\x06kernelB\f\n" +
 	"\n" +
-	"_login_uid\"\xde\x02\n" +
+	"_login_uid\"\xdc\x02\n" +
 	"\vLoadMessage\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\x03R\x05value\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x05R\x04cpus\x12\x18\n" +
-	"\aaverage\x18\x03 \x03(\x01R\aaverage\x12\x18\n" +
-	"\arunning\x18\x04 \x01(\x05R\arunning\x12\x14\n" +
+	"\aaverage\x18\x03 \x03(\x01R\aaverage\x12\x16\n" +
+	"\x06recent\x18\x04 \x01(\x01R\x06recent\x12\x14\n" +
 	"\x05tasks\x18\x05 \x01(\x05R\x05tasks\x12 \n" +
 	"\fcpu_total_ms\x18\x06 \x01(\x04R\n" +
 	"cpuTotalMs\x12\x1e\n" +

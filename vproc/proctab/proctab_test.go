@@ -342,20 +342,26 @@ func TestTooManyScans(t *testing.T) {
 	}
 }
 
-func TestLoadAverageOfOwnTasks(t *testing.T) {
-	m := newLoadMeter(newNode(t, 1).reader, "/proc")
+func TestLoadAverages(t *testing.T) {
 	at := time.Unix(1000, 0)
-	if got := m.average(4, at); got != [3]float64{4, 4, 4} {
-		t.Errorf("first: %v", got)
-	}
-	got := m.average(0, at.Add(time.Minute))
-	for i, want := range []float64{4 * 0.36788, 4 * 0.81873, 4 * 0.93551} {
-		if d := got[i] - want; d > 1e-3 || d < -1e-3 {
-			t.Errorf("after a minute of rest: %v, want %v", got[i], want)
+	m := &loadMeter{last: at}
+	for i, c := range []struct {
+		active int
+		after  time.Duration
+		recent float64
+		avg    [3]float64
+	}{
+		{4, 5 * time.Second, 4 * 0.63212, [3]float64{4 * 0.07996, 4 * 0.01653, 4 * 0.00554}},
+		{0, time.Minute, 0, [3]float64{4 * 0.07996 * 0.36788, 4 * 0.01653 * 0.81873, 4 * 0.00554 * 0.93551}},
+		{2, 24 * time.Hour, 2, [3]float64{2, 2, 2}},
+		{9, -time.Hour, 2, [3]float64{2, 2, 2}}, // a clock set back changes nothing
+	} {
+		at = at.Add(c.after)
+		m.average(c.active, 7, at)
+		near := func(a, b float64) bool { return a-b < 2e-3 && b-a < 2e-3 }
+		if !near(m.recent, c.recent) || !near(m.avg[0], c.avg[0]) || !near(m.avg[1], c.avg[1]) || !near(m.avg[2], c.avg[2]) {
+			t.Errorf("step %d: recent %v, averages %v, want %v, %v", i, m.recent, m.avg, c.recent, c.avg)
 		}
-	}
-	if got = m.average(2, at.Add(24*time.Hour)); got[0] < 1.999 || got[0] > 2 {
-		t.Errorf("after a day: %v", got)
 	}
 }
 
@@ -377,11 +383,15 @@ func spin(t *testing.T) {
 }
 
 func TestCountSeesARunningProcess(t *testing.T) {
-	m := newLoadMeter(newNode(t, 1).reader, "/proc")
+	r := newNode(t, 1).reader
 	spin(t)
-	running, tasks, err := m.count()
-	if err != nil || running < 1 || tasks < running {
-		t.Errorf("running %d of %d: %v", running, tasks, err)
+	for _, own := range []bool{true, false} { // as in a lab, as on a whole machine
+		m := &loadMeter{r: r, root: "/proc", own: own, last: time.Now()}
+		m.sample(m.last.Add(time.Hour))
+		l, err := m.read()
+		if err != nil || l.Recent < 0.9 || l.Tasks < 1 || l.Value < int(90/l.CPUs) || m.own && l.Average[2] < 0.9 {
+			t.Errorf("own %v: %+v, %v", m.own, l, err)
+		}
 	}
 }
 
