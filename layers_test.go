@@ -23,7 +23,7 @@ cluster/control                                      # the cluster's methods of 
 vproc/window vproc/spawn vproc/rexec vproc/proctab   # the process space
 applet init lab                                      # commands; PID 1; a cluster on one machine
 .                                                    # main: the only importer of everything
-internal/tools/*                                     # programs for the maintainers
+test internal/tools/*                                # tests of whole clusters; programs for the maintainers
 `
 
 // testOnly are packages that only tests may import; they may import anything
