@@ -5,7 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
+
 	"net"
 	"net/netip"
 	"os"
@@ -83,6 +83,7 @@ func (t *Transport) receive(c *conn, addr netip.Addr, leave func()) {
 			t.readMessages(c, from.Node)
 		}
 	case protoBulk:
+		c.sock.pace(t.turns)
 		t.serveBulk(c, from, h)
 	}
 }
@@ -95,7 +96,8 @@ func (t *Transport) handshake(c *conn) (accepted, *tls.Conn, hello, error) {
 	if err := c.raw.SetDeadline(time.Now().Add(t.limits.Handshake)); err != nil {
 		return who, nil, hello{}, err
 	}
-	tc := tls.Server(c.raw, t.serverTLS(ctx, &who))
+	c.sock = &socket{Conn: c.raw}
+	tc := tls.Server(c.sock, t.serverTLS(ctx, &who))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return who, nil, hello{}, explainHandshake(err, t.limits.Handshake)
 	}
@@ -146,7 +148,7 @@ func explainHandshake(err error, limit time.Duration) error {
 	switch {
 	case errors.As(err, &record):
 		return errors.New("does not speak TLS: a port scan, or a program that took the port for another's")
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, errCut):
 		return errors.New("connected and left without a handshake: a port scan or a health check")
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("did not finish the handshake within %v", limit)
@@ -203,7 +205,8 @@ func (t *Transport) dial(ctx context.Context, p *peer, proto string, h hello) (*
 	}
 	tune(raw, proto, t.limits)
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) }) // wakes what blocks
-	tc := tls.Client(raw, t.clientTLS(proto, p.node))
+	c.sock = &socket{Conn: raw}
+	tc := tls.Client(c.sock, t.clientTLS(proto, p.node))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		stop()
 		c.abort(nil)
@@ -226,6 +229,9 @@ func (t *Transport) dial(ctx context.Context, p *peer, proto string, h hello) (*
 	if proto != protoRaft && p.life.Load().ctx != l.ctx {
 		c.abort(nil) // the view changed meanwhile; this connection is of the former
 		return nil, leftError(p.node, p.life.Load())
+	}
+	if proto == protoBulk {
+		c.sock.pace(t.turns)
 	}
 	return c, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -221,10 +222,13 @@ func TestRestart(t *testing.T) {
 	within(t, "start of the call", tn.nodes[2].echo.started)
 	must(t, tn.nodes[2].Close())
 	wantKind(t, within(t, "end of the call", failed), errno.Unavailable, "node 2")
-	_, err := one.call(t.Context(), 2, "x")
-	wantKind(t, err, errno.Unavailable, "cannot reach "+tn.nodes[2].addr)
+	eventually(t, "refusal of the address", func() bool {
+		_, err := one.call(t.Context(), 2, "x")
+		wantKind(t, err, errno.Unavailable)
+		return strings.Contains(err.Error(), "cannot reach "+tn.nodes[2].addr)
+	})
 	tn.start(2, nil)
-	_, err = tn.nodes[2].call(t.Context(), 2, "self before the view")
+	_, err := tn.nodes[2].call(t.Context(), 2, "self before the view")
 	must(t, err)
 	tn.view(2)
 	eventually(t, "call after the restart", func() bool {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime"
 	"time"
 
 	"ssi/internal/errno"
@@ -68,6 +69,7 @@ type Limits struct {
 	QueueMessages     int           // ssi-raft queue per peer; 4096
 	QueueBytes        int           // ssi-raft queue per peer; 16 MiB
 	StreamsPerPeer    int           // bulk streams per peer, each way; 256
+	BulkProcs         int           // bulk streams worked on at once; GOMAXPROCS-1, at least 1
 	CallsPerConn      int           // gRPC calls in progress per connection; 1024
 }
 
@@ -105,6 +107,7 @@ func (l Limits) withDefaults() Limits {
 	num(&l.QueueMessages, 4096)
 	num(&l.QueueBytes, 16<<20)
 	num(&l.StreamsPerPeer, 256)
+	num(&l.BulkProcs, max(1, runtime.GOMAXPROCS(0)-1))
 	num(&l.CallsPerConn, 1024)
 	return l
 }

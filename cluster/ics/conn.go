@@ -40,7 +40,11 @@ type conn struct {
 	incarnation atomic.Uint64 // of the peer, from its hello; 0: not known yet
 	cause       atomic.Pointer[error]
 	release     func() // gives back what the connection counts against; may be nil
-	once        sync.Once
+
+	sock *socket    // below TLS; nil to the node itself
+	rmu  sync.Mutex // one Read at a time
+	wmu  sync.Mutex // one Write at a time
+	once sync.Once
 }
 
 // track registers a new connection; nil if the transport is closed, then raw
@@ -113,7 +117,7 @@ func (c *conn) CloseWrite() error {
 }
 
 func (c *conn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
+	n, err := c.read(b)
 	if err != nil {
 		err = c.explain(err)
 	}
@@ -121,11 +125,30 @@ func (c *conn) Read(b []byte) (int, error) {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
+	n, err := c.write(b)
 	if err != nil {
 		err = c.explain(err)
 	}
 	return n, err
+}
+
+func (c *conn) read(b []byte) (int, error) {
+	if c.sock == nil || c.sock.raw == nil {
+		return c.Conn.Read(b)
+	}
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	defer c.sock.rest()
+	return c.Conn.Read(b)
+}
+
+func (c *conn) write(b []byte) (int, error) {
+	if c.sock == nil || c.sock.raw == nil {
+		return c.Conn.Write(b)
+	}
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	return c.sock.writePaced(c.Conn, b)
 }
 
 // explain turns the error of a broken connection into one that says why.

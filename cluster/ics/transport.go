@@ -27,6 +27,7 @@ type Transport struct {
 	gate     *gate
 	refusals *refusals
 	joins    chan struct{} // one place per join conversation
+	turns    turns
 
 	messages func(from id.Node, msg []byte)
 	join     JoinHandler
@@ -76,6 +77,7 @@ func New(cfg Config) (*Transport, error) {
 	}
 	t.ctx, t.stop = context.WithCancelCause(context.Background())
 	t.joins = make(chan struct{}, t.limits.Joins)
+	t.turns = make(turns, t.limits.BulkProcs)
 	t.gate = newGate(t.limits)
 	t.refusals = newRefusals(cfg.Log)
 	t.view.Store(&view{})
