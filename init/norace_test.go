@@ -1,0 +1,5 @@
+//go:build !race
+
+package pid1
+
+const raceEnabled = false
