@@ -173,7 +173,8 @@ func clockText(n api.NodeInfo) string {
 	if n.ClockOffset == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%+.1fms", float64(*n.ClockOffset)/float64(time.Millisecond))
+	tenths := n.ClockOffset.Round(100*time.Microsecond) / (100 * time.Microsecond) // an integer, so never -0.0
+	return fmt.Sprintf("%+.1fms", float64(tenths)/10)
 }
 
 // printKeys prints nodes in the form of OpenSSI's `cluster -V`.
