@@ -45,7 +45,7 @@ its keys included.`,
 				return Usagef("--node %d: node numbers are 1 to %d", node, id.MaxNode)
 			case opts.Tokens < 0 || opts.Tokens > maxTokens:
 				return Usagef("--tokens %d: 0 to %d can be issued", opts.Tokens, maxTokens)
-			case out != "" && opts.Tokens == 0:
+			case out != "" && !cmd.Flags().Changed("tokens"):
 				return Usagef("--tokens-out goes with --tokens N")
 			}
 			if opts.Profile != "" {
