@@ -411,7 +411,8 @@ func FuzzOpen(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, file uint8, off uint32, patch []byte) {
 		name := names[int(file)%len(names)]
-		bad := clone(v.files)
+		bad := maps.Clone(v.files)
+		bad[name] = slices.Clone(bad[name])
 		b := bad[name]
 		copy(b[int(off)%len(b):], patch)
 		state, err := v.open(t, bad)
