@@ -37,6 +37,7 @@ type Core struct {
 	raftSince time.Duration // when raftID became this node's
 	assigned  uint64        // raft ID given to this node, while its log is being created
 	ready     *raft.Ready   // handed out, not yet advanced
+	forced    *Output       // a new beginning to persist, see survives
 	snapIndex uint64        // of the newest snapshot in storage
 	grown     uint64        // bytes of entries applied since
 	term      uint64        // newest raft term seen
@@ -274,6 +275,11 @@ func (c *Core) self() (n member.Node, alive bool) {
 	return n, !c.void && n.Incarnation == c.inc && n.State.Alive()
 }
 
+// process is this process.
+func (c *Core) process() process {
+	return process{origin: uint64(c.cfg.Incarnation), start: uint64(c.startAt) + 1}
+}
+
 // fail ends all activity: going on could do harm.
 func (c *Core) fail(err error) {
 	if c.fatal == nil {
@@ -352,7 +358,7 @@ func (c *Core) leaveRaft() {
 	if c.rn != nil || c.assigned != 0 {
 		c.dropRaft = true
 	}
-	c.rn, c.storage, c.raftID, c.assigned, c.lead, c.ready = nil, nil, 0, 0, nil, nil
+	c.rn, c.storage, c.raftID, c.assigned, c.lead, c.ready, c.forced = nil, nil, 0, 0, nil, nil, nil
 	c.newRaft, c.compact = nil, nil
 	c.raftLead = 0
 	for _, n := range c.xferNodes() {

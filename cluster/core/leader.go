@@ -34,7 +34,8 @@ type leader struct {
 	condemned map[id.Node]condemned
 	lost      map[uint64]bool // raft IDs whose log is lost, as their own node says
 	asked     map[string]time.Duration
-	feeds     []*feed // by node
+	process   map[id.Node]process // that said hello last
+	feeds     []*feed             // by node
 	seen      map[id.Node]*seen
 
 	batch      []*raftpb.Entry
@@ -60,7 +61,7 @@ func newLeader(term uint64, now time.Duration) *leader {
 	return &leader{
 		term: term, since: now, nextBeat: now, first: 1, acked: map[uint64]uint64{},
 		heard: map[id.Node]time.Duration{}, renewed: map[id.Node]time.Duration{},
-		condemned: map[id.Node]condemned{}, lost: map[uint64]bool{}, asked: map[string]time.Duration{},
+		condemned: map[id.Node]condemned{}, lost: map[uint64]bool{}, asked: map[string]time.Duration{}, process: map[id.Node]process{},
 		seen: map[id.Node]*seen{},
 	}
 }
@@ -348,8 +349,8 @@ func (c *Core) mayKick(data []byte) bool {
 		return true
 	}
 	n := c.rep.members.Get(cmd.Node)
-	if !n.State.Alive() {
-		return true
+	if !n.State.Alive() || n.Incarnation != cmd.Incarnation {
+		return true // over already; the command changes nothing
 	}
 	if n.Node == c.cfg.Self { // the leader itself would have to leave
 		return false

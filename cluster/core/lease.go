@@ -45,7 +45,8 @@ func (c *Core) hello(to id.Node) {
 }
 
 func (c *Core) helloBody(sent time.Duration) *corepb.Hello {
-	h := &corepb.Hello{Sent: uint64(sent), Applied: c.rep.index, RaftId: max(c.raftID, c.assigned), Leaving: c.leaving}
+	h := &corepb.Hello{Sent: uint64(sent), Applied: c.rep.index, RaftId: max(c.raftID, c.assigned), Leaving: c.leaving,
+		Origin: c.process().origin, Process: c.process().start}
 	if c.void {
 		h.Applied = 0
 	}
@@ -79,6 +80,7 @@ func (c *Core) nextContact() id.Node {
 // receiveHello answers a hello.
 func (c *Core) receiveHello(from id.Node, m *Message) {
 	if c.lead == nil {
+		c.survives(from, m.GetHello())
 		if m.GetHello().GetInfo() == nil && c.leaderNode == 0 {
 			return // nothing to tell
 		}
@@ -99,6 +101,7 @@ func (c *Core) renew(from id.Node, inc id.Incarnation, h *corepb.Hello) *corepb.
 		return r
 	}
 	l.heard[from] = c.now
+	l.process[from] = process{h.GetOrigin(), h.GetProcess()}
 	ids := raftIDs(c.rep.conf)
 	r.RaftGone = h.GetRaftId() != 0 && !slices.Contains(ids, h.GetRaftId())
 	for _, x := range ids {

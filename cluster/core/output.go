@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -126,6 +127,14 @@ type Status struct {
 
 	Foreign uint64 // messages of other clusters dropped
 	Applied uint64
+}
+
+// equal reports whether nothing changed.
+func (s *Status) equal(o *Status) bool {
+	return s.Node == o.Node && s.Incarnation == o.Incarnation && s.State == o.State && s.Serving == o.Serving &&
+		s.ServingUntil == o.ServingUntil && s.Reason == o.Reason && s.Lead == o.Lead && s.Init == o.Init &&
+		s.Leader == o.Leader && s.Term == o.Term && s.RaftID == o.RaftID && s.Voter == o.Voter && slices.Equal(s.Voters, o.Voters) &&
+		slices.Equal(s.Cleanup, o.Cleanup) && s.Left == o.Left && s.Problem == o.Problem && s.Foreign == o.Foreign && s.Applied == o.Applied
 }
 
 // Cleanup is a dead node whose remains this node, leading, has to clean up. When

@@ -48,8 +48,22 @@ func (c *Core) Propose(req uint64, deadline time.Duration, kind Kind, data []byt
 	case len(c.pending) > 0 && c.nextSeq-c.pending[0].seq >= MaxPending-1: // one place is kept for the core
 		refuse(errno.Full, "%d commands are open already; wait for some", MaxPending-1)
 	default:
+		if kind == Membership {
+			data = c.bind(data)
+		}
 		c.addProposal(&proposal{req: req, deadline: deadline, kind: kind, data: data})
 	}
+}
+
+// bind makes an operator's order to declare a node dead mean the life the node
+// has now, not one that it might begin before the order is carried out.
+func (c *Core) bind(data []byte) []byte {
+	cmd, err := member.DecodeCommand(data)
+	if err != nil || cmd.Op != member.SetState || cmd.To != member.KCleanup || cmd.Incarnation != 0 {
+		return data
+	}
+	cmd.Incarnation = c.rep.members.Get(cmd.Node).Incarnation
+	return cmd.Encode()
 }
 
 func (c *Core) addProposal(p *proposal) {

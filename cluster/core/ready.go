@@ -2,9 +2,7 @@ package core
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -32,7 +30,10 @@ func (c *Core) Ready() *Output {
 	c.pumpTransfers()
 
 	out := &Output{}
-	if c.fatal == nil && c.rn != nil && c.rn.HasReady() {
+	if c.forced != nil && c.fatal == nil {
+		out = c.forced
+		c.rn = nil // until Advance: it would go on from what is over
+	} else if c.fatal == nil && c.rn != nil && c.rn.HasReady() {
 		c.step(func() { c.takeReady(out) })
 		if c.fatal == nil {
 			c.flushOwn() // barriers that waited for what was just applied
@@ -49,8 +50,8 @@ func (c *Core) Ready() *Output {
 	out.Messages, out.Transitions, out.Outcomes, out.Notices = c.outs, c.transitions, c.outcomes, c.notices
 	out.Applied, out.Restored = c.rep.index, c.restored
 	out.Status = c.Status()
-	idle := c.ready == nil && !out.DropRaft && out.NewRaft == nil && out.Compact == nil && len(out.Messages)+len(out.Transitions)+
-		len(out.Outcomes)+len(out.Notices) == 0 && !out.Restored && reflect.DeepEqual(out.Status, c.last)
+	idle := c.ready == nil && c.forced == nil && !out.DropRaft && out.NewRaft == nil && out.Compact == nil && len(out.Messages)+len(out.Transitions)+
+		len(out.Outcomes)+len(out.Notices) == 0 && !out.Restored && out.Status.equal(&c.last)
 	if idle {
 		return nil
 	}
@@ -63,6 +64,10 @@ func (c *Core) Ready() *Output {
 
 // Advance tells that the last Output was carried out.
 func (c *Core) Advance() {
+	if c.forced != nil && c.fatal == nil {
+		c.goOnAlone()
+		return
+	}
 	if c.ready == nil || c.rn == nil || c.fatal != nil {
 		c.ready = nil
 		return
@@ -184,9 +189,10 @@ func (c *Core) noteSelf() {
 	}
 }
 
-// noteAssigned takes a raft ID that was made for this very life.
+// noteAssigned takes a raft ID that was made for this very process. Another one,
+// reading the same entry again, might have had a log under that ID and lost it.
 func (c *Core) noteAssigned(cc *raftpb.ConfChangeV2) {
-	if c.rn != nil || c.assigned != 0 || c.leaving || string(cc.GetContext()) != strconv.FormatUint(uint64(c.inc), 10) {
+	if c.rn != nil || c.assigned != 0 || c.leaving || string(cc.GetContext()) != c.process().String() {
 		return
 	}
 	for _, ch := range cc.GetChanges() {

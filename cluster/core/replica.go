@@ -22,7 +22,7 @@ type replica struct {
 	members  *member.Machine
 	app      Machine
 	sessions map[id.Node]*session
-	gens     map[id.Node]uint64 // newest raft ID generation given to a node number
+	gens     map[id.Node]generation // newest raft ID generation given to a node number
 	conf     *raftpb.ConfState
 	added    map[uint64]uint64 // index by which a raft ID of conf had been added
 
@@ -38,6 +38,36 @@ type session struct {
 	results     map[uint64]result
 }
 
+// generation is the newest raft ID generation of a node, and to which of its
+// processes it was given.
+type generation struct {
+	last uint64
+	to   process
+}
+
+// process tells the processes of a node number apart: by the incarnation it was
+// started with, and by when, on the node's clock.
+type process struct {
+	origin uint64
+	start  uint64
+}
+
+func (p process) String() string { return fmt.Sprintf("%d.%d", p.origin, p.start) }
+
+// after reports whether p was started after q for sure.
+func (p process) after(q process) bool {
+	return p.origin > q.origin || p.origin == q.origin && p.start > q.start
+}
+
+// parseProcess reads what String wrote; anything else is no process.
+func parseProcess(s string) process {
+	var p process
+	if _, err := fmt.Sscanf(s, "%d.%d", &p.origin, &p.start); err != nil {
+		return process{}
+	}
+	return p
+}
+
 type result struct {
 	index   uint64
 	data    []byte
@@ -47,7 +77,7 @@ type result struct {
 func newReplica(app Machine) *replica {
 	return &replica{
 		members: member.New(), app: app,
-		sessions: map[id.Node]*session{}, gens: map[id.Node]uint64{},
+		sessions: map[id.Node]*session{}, gens: map[id.Node]generation{},
 		conf: raftpb.EnsureConfState(nil), added: map[uint64]uint64{},
 	}
 }
@@ -168,7 +198,9 @@ func (r *replica) noteConf(cc *raftpb.ConfChangeV2) {
 		x := ch.GetNodeId()
 		switch ch.GetType() {
 		case raftpb.ConfChangeAddNode, raftpb.ConfChangeAddLearnerNode:
-			r.gens[nodeOf(x)] = max(r.gens[nodeOf(x)], x>>16)
+			if x>>16 > r.gens[nodeOf(x)].last {
+				r.gens[nodeOf(x)] = generation{last: x >> 16, to: parseProcess(string(cc.GetContext()))}
+			}
 			if _, ok := r.added[x]; !ok {
 				r.added[x] = r.index
 			}
@@ -256,7 +288,8 @@ func (r *replica) snapshot() ([]byte, error) {
 		st.Sessions = append(st.Sessions, ps)
 	}
 	for _, n := range slices.Sorted(maps.Keys(r.gens)) {
-		st.Generations = append(st.Generations, &corepb.Generation{Node: uint32(n), Last: r.gens[n]})
+		st.Generations = append(st.Generations, &corepb.Generation{Node: uint32(n), Last: r.gens[n].last,
+			Origin: r.gens[n].to.origin, Process: r.gens[n].to.start})
 	}
 	data, err := proto.Marshal(st)
 	if err == nil && len(data) > MaxSnapshot {
@@ -287,7 +320,7 @@ func (r *replica) restore(meta *raftpb.SnapshotMetadata, data []byte) error {
 	}
 	clear(r.gens)
 	for _, g := range st.GetGenerations() {
-		r.gens[id.Node(g.GetNode())] = g.GetLast()
+		r.gens[id.Node(g.GetNode())] = generation{last: g.GetLast(), to: process{g.GetOrigin(), g.GetProcess()}}
 	}
 	r.conf = proto.Clone(raftpb.EnsureConfState(meta.GetConfState())).(*raftpb.ConfState)
 	clear(r.added)

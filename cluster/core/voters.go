@@ -3,7 +3,6 @@ package core
 import (
 	"slices"
 	"sort"
-	"strconv"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
@@ -200,9 +199,8 @@ func (c *Core) changeVoters(next []uint64, progress map[uint64]tracker.Progress)
 
 // addLearner gives a node a raft ID that nobody had before.
 func (c *Core) addLearner(n id.Node) {
-	x := raftIDOf(c.rep.gens[n]+1, n)
-	c.changeConf([]*raftpb.ConfChangeSingle{{Type: raftpb.ConfChangeAddLearnerNode.Enum(), NodeId: new(x)}},
-		strconv.FormatUint(uint64(c.rep.members.Get(n).Incarnation), 10))
+	x := raftIDOf(c.rep.gens[n].last+1, n)
+	c.changeConf([]*raftpb.ConfChangeSingle{{Type: raftpb.ConfChangeAddLearnerNode.Enum(), NodeId: new(x)}}, c.lead.process[n].String())
 }
 
 // dropLearner removes one learner that is of no use.
@@ -218,7 +216,7 @@ func (c *Core) dropLearner(want []candidate) {
 }
 
 // changeConf proposes a change; raft drops it while another is under way. The
-// context of a new learner is the incarnation it is meant for.
+// context of a new learner is the process it is meant for.
 func (c *Core) changeConf(changes []*raftpb.ConfChangeSingle, context string) {
 	cc := &raftpb.ConfChangeV2{Changes: changes, Context: []byte(context)}
 	if _, err := changed(c.rep.conf, cc); err != nil {

@@ -36,10 +36,12 @@ type simNode struct {
 	wake    int // number of the newest wake-up asked for
 	wakeAt  time.Duration
 	stopped bool // left for good
-	nextReq uint64
-	reqs    map[uint64]func(Outcome)
-	timing  Timing
-	faults  faults
+
+	goodClock bool // its clock is not set back
+	nextReq   uint64
+	reqs      map[uint64]func(Outcome)
+	timing    Timing
+	faults    faults
 }
 
 // world is a simulated cluster, the invariants it must keep, and what happened.
@@ -149,7 +151,7 @@ func (n *simNode) start(newLife bool) {
 	n.life++
 	if newLife {
 		n.inc = id.Incarnation(1000 * (n.life + 10))
-		if n.w.Rand().IntN(10) == 0 { // its clock was set back
+		if n.w.Rand().IntN(10) == 0 && !n.goodClock { // its clock was set back
 			n.inc = id.Incarnation(500 + n.life)
 		}
 	}
@@ -177,7 +179,7 @@ func (n *simNode) start(newLife bool) {
 		return
 	}
 	n.core, n.status = c, Status{}
-	n.w.trace("n%d starts, incarnation %d", n.num, n.inc)
+	n.w.trace("n%d starts, incarnation %d, raft ID %x, state at %d", n.num, n.inc, cfg.RaftID, c.rep.index)
 	n.tick()
 }
 
@@ -288,9 +290,11 @@ func (n *simNode) persist(out *Output) {
 		}
 	}
 	if out.DropRaft {
+		n.w.trace("n%d drops its log", n.num)
 		n.disk = nil
 	}
 	if r := out.NewRaft; r != nil {
+		n.w.trace("n%d gets raft ID %x, state at %d", n.num, r.RaftID, r.Snapshot.GetMetadata().GetIndex())
 		n.disk = &disk{raftID: r.RaftID, recovery: r.Recovery, storage: raft.NewMemoryStorage()}
 		must(n.disk.storage.ApplySnapshot(r.Snapshot))
 	}

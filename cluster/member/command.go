@@ -15,7 +15,7 @@ type Op string
 const (
 	Join        Op = "join"         // Node, Incarnation, Info: NEVERUP or DOWN to COMINGUP
 	MarkUp      Op = "up"           // Node, Incarnation: COMINGUP to UP
-	SetState    Op = "set-state"    // Node, To: what an operator may set, see State.Settable
+	SetState    Op = "set-state"    // Node, To: what an operator may set, see State.Settable; to KCLEANUP the leader expires the life Incarnation
 	Expire      Op = "expire"       // Node, Incarnation: alive to KCLEANUP
 	CleanupDone Op = "cleanup-done" // Node, Incarnation, To: to UCLEANUP, or to DOWN
 	Leave       Op = "leave"        // Node, Incarnation: orderly, through to KCLEANUP

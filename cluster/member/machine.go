@@ -105,6 +105,13 @@ func (m *Machine) Apply(c Command, wall int64) ([]Transition, error) {
 		if n.State == NeverUp {
 			return fail(errno.NotFound, "no such node; `ssi cluster` lists those there are")
 		}
+		if c.To == KCleanup {
+			// Only Expire takes a living node there, once it has surely fenced itself.
+			if n.State.Alive() && n.Incarnation == c.Incarnation {
+				return fail(errno.Unavailable, "the leader has changed; try again")
+			}
+			return nil, nil
+		}
 		if c.Incarnation != 0 && c.Incarnation != n.Incarnation {
 			return fail(errno.Stale, "the node was started anew meanwhile")
 		}

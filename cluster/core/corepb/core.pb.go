@@ -331,6 +331,8 @@ type Hello struct {
 	RaftId        uint64                 `protobuf:"varint,3,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"` // 0: it has no raft state
 	Info          []byte                 `protobuf:"bytes,4,opt,name=info,proto3" json:"info,omitempty"`                    // member.Info as JSON
 	Leaving       bool                   `protobuf:"varint,5,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	Process       uint64                 `protobuf:"varint,6,opt,name=process,proto3" json:"process,omitempty"` // start of the sender's process, by its clock; with origin unique
+	Origin        uint64                 `protobuf:"varint,7,opt,name=origin,proto3" json:"origin,omitempty"`   // incarnation the process was started with
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -398,6 +400,20 @@ func (x *Hello) GetLeaving() bool {
 		return x.Leaving
 	}
 	return false
+}
+
+func (x *Hello) GetProcess() uint64 {
+	if x != nil {
+		return x.Process
+	}
+	return 0
+}
+
+func (x *Hello) GetOrigin() uint64 {
+	if x != nil {
+		return x.Origin
+	}
+	return 0
 }
 
 type HelloReply struct {
@@ -1226,6 +1242,8 @@ type Generation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
 	Last          uint64                 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	Origin        uint64                 `protobuf:"varint,3,opt,name=origin,proto3" json:"origin,omitempty"` // process it was given to
+	Process       uint64                 `protobuf:"varint,4,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1274,6 +1292,20 @@ func (x *Generation) GetLast() uint64 {
 	return 0
 }
 
+func (x *Generation) GetOrigin() uint64 {
+	if x != nil {
+		return x.Origin
+	}
+	return 0
+}
+
+func (x *Generation) GetProcess() uint64 {
+	if x != nil {
+		return x.Process
+	}
+	return 0
+}
+
 var File_cluster_core_corepb_core_proto protoreflect.FileDescriptor
 
 const file_cluster_core_corepb_core_proto_rawDesc = "" +
@@ -1307,13 +1339,15 @@ const file_cluster_core_corepb_core_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\"6\n" +
 	"\bAnnounce\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\rR\x06leader\"|\n" +
+	"\x06leader\x18\x02 \x01(\rR\x06leader\"\xae\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04sent\x18\x01 \x01(\x04R\x04sent\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x17\n" +
 	"\araft_id\x18\x03 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04info\x18\x04 \x01(\fR\x04info\x12\x18\n" +
-	"\aleaving\x18\x05 \x01(\bR\aleaving\"\xd5\x01\n" +
+	"\aleaving\x18\x05 \x01(\bR\aleaving\x12\x18\n" +
+	"\aprocess\x18\x06 \x01(\x04R\aprocess\x12\x16\n" +
+	"\x06origin\x18\a \x01(\x04R\x06origin\"\xd5\x01\n" +
 	"\n" +
 	"HelloReply\x12\x12\n" +
 	"\x04sent\x18\x01 \x01(\x04R\x04sent\x12\x18\n" +
@@ -1374,11 +1408,13 @@ const file_cluster_core_corepb_core_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x18\n" +
-	"\adropped\x18\x04 \x01(\bR\adropped\"4\n" +
+	"\adropped\x18\x04 \x01(\bR\adropped\"f\n" +
 	"\n" +
 	"Generation\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x04R\x04lastB\x19Z\x17ssi/cluster/core/corepbb\x06proto3"
+	"\x04last\x18\x02 \x01(\x04R\x04last\x12\x16\n" +
+	"\x06origin\x18\x03 \x01(\x04R\x06origin\x12\x18\n" +
+	"\aprocess\x18\x04 \x01(\x04R\aprocessB\x19Z\x17ssi/cluster/core/corepbb\x06proto3"
 
 var (
 	file_cluster_core_corepb_core_proto_rawDescOnce sync.Once
