@@ -211,7 +211,7 @@ func TestLoadsAndWhere(t *testing.T) {
 		{"loads --timeout never", "", "not a duration", 2},
 		{"loads surplus", "", "too much", 2},
 		{"where_pid 70000", "2\n", "", 0},
-		{"where_pid 70404", "", "where_pid: where: no process 70404 on node 2, where it would be\n", 1},
+		{"where_pid 70404", "", "where_pid: no process 70404 on node 2, where it would be\n", 1},
 		{"where_pid 5 --node 3", "3\n", "", 0},
 		{"where_pid x", "", "not a process ID", 2},
 		{"where_pid 1,2", "", "not a process ID", 2},
