@@ -35,18 +35,18 @@ func runCmd(t *testing.T, stdin string, args ...string) (stdout, stderr string, 
 func TestRunCommand(t *testing.T) {
 	needRoot(t)
 	before := tracesNow(t)
-	out, errs, status := runCmd(t, "input\n", "run", "--name", "T-run", "-n", "2", "--", "sh", "-c", "hostname; cat; pwd; echo to stderr >&2; exit 7")
+	out, errs, status := runCmd(t, "input\n", "run", "--name", labName("run"), "-n", "2", "--", "sh", "-c", "hostname; cat; pwd; echo to stderr >&2; exit 7")
 	if want := "node1\ninput\n" + must(os.Getwd()) + "\n"; out != want || errs != "to stderr\n" || status != 7 {
 		t.Errorf("stdout %q, want %q; stderr %q; status %d", out, want, errs, status)
 	}
-	if left := leftovers(t, "T-run", before, nil); len(left) > 0 {
+	if left := leftovers(t, labName("run"), before, spaces{}); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
 	// In a directory that nodes do not see, a script is found all the same.
 	dir := t.TempDir()
 	check(t, os.WriteFile(dir+"/script", []byte("cat data\n"), 0o644))
 	check(t, os.WriteFile(dir+"/data", []byte("data\n"), 0o644))
-	cmd := labCmd(t, "run", "--name", "T-run", "-n", "1", "sh", "script")
+	cmd := labCmd(t, "run", "--name", labName("run"), "-n", "1", "sh", "script")
 	cmd.Dir = dir
 	if raw, err := cmd.CombinedOutput(); err != nil || string(raw) != "data\n" {
 		t.Errorf("script in /tmp: %v: %q", err, raw)
@@ -68,14 +68,20 @@ func TestOwnerEnds(t *testing.T) {
 		{unix.SIGUSR1, "trap 'echo usr1; exit 3' USR1; echo up; while :; do sleep 0.1; done", 3},
 	} {
 		t.Run(unix.SignalName(c.sig), func(t *testing.T) {
+			if testing.Short() && c.sig != unix.SIGKILL {
+				t.Skip("short: five labs take their time")
+			}
 			before := tracesNow(t)
-			cmd := labCmd(t, "run", "--name", "T-owner", "-n", "2", "--", "sh", "-c", c.script)
+			cmd := labCmd(t, "run", "--name", labName("owner"), "-n", "2", "--", "sh", "-c", c.script)
 			stdout := must(cmd.StdoutPipe())
+			var errs bytes.Buffer
+			cmd.Stderr = &errs
 			check(t, cmd.Start())
 			if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "up\n" {
-				t.Fatalf("%q, %v", line, err)
+				_ = cmd.Wait()
+				t.Fatalf("%q, %v; %s", line, err, errs.String())
 			}
-			l, err := Attach(t.Context(), "T-owner")
+			l, err := Attach(t.Context(), labName("owner"))
 			check(t, err)
 			ns := namespaces(t, supervisorOf(t, l))
 			check(t, cmd.Process.Signal(c.sig))
@@ -83,7 +89,7 @@ func TestOwnerEnds(t *testing.T) {
 			if got := cmd.ProcessState.ExitCode(); got != c.status {
 				t.Errorf("status %d, want %d", got, c.status)
 			}
-			checkNothingLeft(t, "T-owner", before, ns)
+			checkNothingLeft(t, labName("owner"), before, ns)
 		})
 	}
 }
@@ -92,12 +98,12 @@ func TestOwnerEnds(t *testing.T) {
 func TestInterruptedStart(t *testing.T) {
 	needRoot(t)
 	before := tracesNow(t)
-	cmd := labCmd(t, "run", "--name", "T-intr", "-n", "2", "--profile", "sleepy", "true")
+	cmd := labCmd(t, "run", "--name", labName("intr"), "-n", "2", "--profile", "sleepy", "true")
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	check(t, cmd.Start())
 	eventually(t, "the lab is there", func() bool {
-		l, err := Attach(t.Context(), "T-intr")
+		l, err := Attach(t.Context(), labName("intr"))
 		if err != nil {
 			return false
 		}
@@ -109,7 +115,7 @@ func TestInterruptedStart(t *testing.T) {
 	if status := cmd.ProcessState.ExitCode(); status != 255 || !strings.Contains(errs.String(), "interrupted before the nodes were UP") {
 		t.Errorf("status %d: %s", status, errs.String())
 	}
-	if left := leftovers(t, "T-intr", before, nil); len(left) > 0 {
+	if left := leftovers(t, labName("intr"), before, spaces{}); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
 }
@@ -117,9 +123,9 @@ func TestInterruptedStart(t *testing.T) {
 func TestUpAndVerbs(t *testing.T) {
 	needRoot(t)
 	before := tracesNow(t)
-	const lab = "--name=T-up"
+	lab := "--name=" + labName("up")
 	out, errs, status := runCmd(t, "", "up", lab, "-n", "2", "--disk", "8M")
-	if status != 0 || !strings.HasPrefix(out, `lab "T-up" is up: 2 nodes in`) {
+	if status != 0 || !strings.HasPrefix(out, `lab "`+labName("up")+`" is up: 2 nodes in`) {
 		t.Fatalf("up: status %d: %s%s", status, out, errs)
 	}
 	t.Cleanup(func() { _, _ = labCmd(t, "down", lab).CombinedOutput() })
@@ -128,17 +134,17 @@ func TestUpAndVerbs(t *testing.T) {
 		status int
 		want   string // in stdout or stderr
 	}{
-		{"up", 1, `a lab named "T-up" is running: use it`},
+		{"up", 1, `a lab named "` + labName("up") + `" is running: use it`},
 		{"up -n 0", 2, "0 nodes: a lab has 1 to 127"},
 		{"up -n 128", 2, "128 nodes: a lab has 1 to 127"},
 		{"up --disk much", 2, `"much" is no size`},
-		{"status", 0, "T-up  1     on     10.85.0.1"},
+		{"status", 0, labName("up") + "  1     on     10.85.0.1"},
 		{"exec 2 -- hostname", 0, "node2\n"},
 		{"exec 2 sh -c exit\t5", 5, ""},
 		{"exec 2 no-such", 127, "lab: exec: node 2: no-such: command not found"},
 		{"exec 0 true", 2, `"0" is not a node number`},
 		{"exec 128 true", 2, `"128" is not a node number`},
-		{"exec 3 true", 255, `the lab "T-up" has no node 3: its nodes are 1 to 2`},
+		{"exec 3 true", 255, `the lab "` + labName("up") + `" has no node 3: its nodes are 1 to 2`},
 		{"exec 2", 2, "arguments are missing"},
 		{"crash 2", 0, ""},
 		{"crash 2", 1, "node 2: it is off already"},
@@ -165,7 +171,7 @@ func TestUpAndVerbs(t *testing.T) {
 		{"logs 3", 0, "fake init of node3"},
 		{"explode", 2, `there is no command "explode"`},
 		{"down", 0, ""},
-		{"down", 1, `no lab named "T-up" is running`},
+		{"down", 1, `no lab named "` + labName("up") + `" is running`},
 	} {
 		args := strings.Fields(c.args)
 		if strings.Contains(c.args, "\t") { // one argument with a blank
@@ -176,7 +182,7 @@ func TestUpAndVerbs(t *testing.T) {
 			t.Errorf("lab %s: status %d, want %d; %s%s, want %q", c.args, status, c.status, out, errs, c.want)
 		}
 	}
-	if left := leftovers(t, "T-up", before, nil); len(left) > 0 {
+	if left := leftovers(t, labName("up"), before, spaces{}); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
 }
@@ -202,7 +208,7 @@ func TestTerminal(t *testing.T) {
 	modes := must(pty.Modes(slave))
 	cmd := labCmd(t, "sh", "1", "--name", l.Name)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-	cmd.Env = append(os.Environ(), "PS1=> ", "TERM=dumb")
+	cmd.Env = append(os.Environ(), "PS1=> ", "TERM=dumb", "HOME=/") // without the start-up file of whoever runs the test
 	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
 	check(t, cmd.Start())
 	screen := &screen{t: t, r: master}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -22,11 +23,14 @@ func needRoot(t *testing.T) {
 	}
 }
 
+// labName names a lab of this run of the tests: several may run at once.
+func labName(name string) string { return fmt.Sprintf("T%d-%s", os.Getpid(), name) }
+
 // start makes a lab of the test.
 func start(t *testing.T, o Options) *Lab {
 	t.Helper()
 	needRoot(t)
-	o.Name = strings.ReplaceAll("T-"+t.Name(), "/", "-")
+	o.Name = labName(strings.TrimPrefix(t.Name(), "Test"))
 	l, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +97,7 @@ func TestNode(t *testing.T) {
 		{"mode of parents", "stat -c %a-%U / /var /var/lib /etc", "755-root\n755-root\n755-root\n755-root"},
 		{"links first in PATH", "command -v fake-applet; fake-applet", linkDir + "/fake-applet\napplet"},
 		{"join file", "cat /etc/ssi/join; stat -c %a /etc/ssi/join", "token2\n10.85.0.1:1985\n600"},
-		{"environment", "echo $LAB_TEST $SSI_LAB", "passed on T-TestNode"},
+		{"environment", "echo $LAB_TEST $SSI_LAB", "passed on " + labName("Node")},
 		{"devices", "head -c 3 /dev/zero | od -An -tx1; echo x >/dev/null; test -c /dev/fuse && test -c /dev/net/tun", "00 00 00"},
 		{"cgroup", "cat /sys/fs/cgroup/cgroup.procs | grep -x 1; mkdir /sys/fs/cgroup/x; rmdir /sys/fs/cgroup/x", "1"},
 		{"sysfs is read-only", "mkdir /sys/x 2>&1 | grep -o 'Read-only'; ls /sys/class/net", "Read-only\neth0\nlo"},

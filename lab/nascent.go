@@ -143,8 +143,8 @@ func await(control *bufio.Reader, word string) error {
 	return nil
 }
 
-// runFirst runs a command of the first boot; its last line of output explains a
-// failure.
+// runFirst runs a command of the first boot; the last line of its output, but for
+// the hint where to find help, explains a failure.
 func runFirst(args []string) error {
 	cmd := exec.Command(args[0], args[1:]...)
 	out, err := cmd.CombinedOutput()
@@ -152,12 +152,11 @@ func runFirst(args []string) error {
 	if err == nil {
 		return nil
 	}
-	text := strings.TrimSpace(string(out))
-	if i := strings.LastIndexByte(text, '\n'); i >= 0 {
-		text = text[i+1:]
-	}
-	if text == "" {
-		text = err.Error()
+	text := err.Error()
+	for line := range strings.Lines(string(out)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "Try `") {
+			text = line
+		}
 	}
 	return fmt.Errorf("lab: `%s` failed: %s", strings.Join(args[:min(3, len(args))], " "), text)
 }

@@ -27,7 +27,7 @@ func flows(t *testing.T, l *Lab, from, to id.Node) bool {
 	t.Helper()
 	heard := make(chan int, 1)
 	go func() {
-		_, code, _ := l.Exec(t.Context(), to, "/sbin/ssi", "hear", Addr(from), "500ms")
+		_, code, _ := l.Exec(t.Context(), to, "/sbin/ssi", "hear", Addr(from), "300ms")
 		heard <- code
 	}()
 	for {
@@ -48,6 +48,9 @@ func check(t *testing.T, err error) {
 }
 
 func TestFaultsOfTheNetwork(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: it waits for many connections that must not come")
+	}
 	l := start(t, Options{Nodes: 3, Seed: 1})
 	ctx := t.Context()
 	all := func(what string, down ...[2]id.Node) {
@@ -106,8 +109,8 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 
 	check(t, l.Loss(ctx, 2, 0, 1))
 	all("100% loss at 2", [2]id.Node{1, 2}, [2]id.Node{2, 3})
-	check(t, l.Loss(ctx, 2, 0, 0.2))
-	all("20% loss at 2")
+	check(t, l.Loss(ctx, 2, 0, 0.05))
+	all("5% loss at 2")
 	// A fault stays over a restart of the node.
 	check(t, l.Heal(ctx, 0, 0))
 	check(t, l.Cut(ctx, 1, 2, false))
@@ -133,7 +136,7 @@ func TestFaultsKeepStreams(t *testing.T) {
 	l := start(t, Options{Nodes: 3})
 	done := make(chan string, 1)
 	go func() {
-		out, code, err := l.Exec(t.Context(), 1, "/sbin/ssi", "stream", "2", "200")
+		out, code, err := l.Exec(t.Context(), 1, "/sbin/ssi", "stream", "2", "300")
 		if err != nil || code != 0 {
 			t.Errorf("stream: status %d, %v: %s", code, err, out)
 		}

@@ -22,10 +22,14 @@ type join struct {
 func (m *machine) firstCommands() [][]string {
 	list := [][]string{{"/sbin/ssi", "--install", linkDir}}
 	if m.n == 1 {
-		list = append(list, []string{
+		found := []string{
 			"/sbin/ssi", "cluster", "init", "--name", m.s.opts.Name, "--node", "1", "--addr", Addr(1) + ":" + icsPort,
-			"--profile", m.s.opts.Profile, "--tokens", strconv.Itoa(m.s.opts.Nodes - 1), "--tokens-out", tokensPath,
-		})
+			"--profile", m.s.opts.Profile,
+		}
+		if others := m.s.opts.Nodes - 1; others > 0 {
+			found = append(found, "--tokens", strconv.Itoa(others), "--tokens-out", tokensPath)
+		}
+		list = append(list, found)
 	}
 	return list
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,8 +43,15 @@ func tracesNow(t *testing.T) traces {
 	return tr
 }
 
+// spaces are the namespaces of a lab while it ran. The kernel uses their numbers
+// again: only a process that was there then counts as left in one.
+type spaces struct {
+	set  map[string]bool
+	seen float64 // seconds since boot
+}
+
 // namespaces are those of a lab: of its supervisor and of the processes below.
-func namespaces(t *testing.T, supervisor int) map[string]bool {
+func namespaces(t *testing.T, supervisor int) spaces {
 	t.Helper()
 	own := map[string]bool{}
 	for _, kind := range []string{"mnt", "net", "pid", "ipc", "uts", "cgroup"} {
@@ -63,7 +72,18 @@ func namespaces(t *testing.T, supervisor int) map[string]bool {
 			}
 		}
 	}
-	return labs
+	uptime, _, _ := strings.Cut(string(must(os.ReadFile("/proc/uptime"))), " ")
+	return spaces{labs, must(strconv.ParseFloat(uptime, 64))}
+}
+
+// started is when a process started, in seconds since boot, by proc_pid_stat(5).
+func started(dir string) float64 {
+	raw, err := os.ReadFile(filepath.Join(dir, "stat"))
+	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+	if err != nil || len(fields) < 20 || fields[0] == "Z" { // ended, and the machine's init did not look yet
+		return math.Inf(1)
+	}
+	return must(strconv.ParseFloat(fields[19], 64)) / 100
 }
 
 // descends reports whether a process is a child of the supervisor.
@@ -73,10 +93,10 @@ func descends(status string, supervisor int) bool {
 
 // checkNothingLeft waits until nothing is left of a lab; the kernel ends
 // interfaces and namespaces a little after the processes.
-func checkNothingLeft(t *testing.T, name string, before traces, ns map[string]bool) {
+func checkNothingLeft(t *testing.T, name string, before traces, ns spaces) {
 	t.Helper()
-	if len(ns) < 5 {
-		t.Errorf("only %d namespaces were seen while the lab ran", len(ns))
+	if len(ns.set) < 5 {
+		t.Errorf("only %d namespaces were seen while the lab ran", len(ns.set))
 	}
 	var left []string
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -91,7 +111,7 @@ func checkNothingLeft(t *testing.T, name string, before traces, ns map[string]bo
 	}
 }
 
-func leftovers(t *testing.T, name string, before traces, ns map[string]bool) []string {
+func leftovers(t *testing.T, name string, before traces, ns spaces) []string {
 	t.Helper()
 	var left []string
 	after := tracesNow(t)
@@ -106,7 +126,7 @@ func leftovers(t *testing.T, name string, before traces, ns map[string]bool) []s
 		}
 	}
 	for _, l := range must(filepath.Glob("/proc/[0-9]*/ns/*")) {
-		if to, err := os.Readlink(l); err == nil && ns[to] {
+		if to, err := os.Readlink(l); err == nil && ns.set[to] && started(filepath.Dir(filepath.Dir(l))) <= ns.seen {
 			left = append(left, "namespace "+to+" of "+l)
 		}
 	}
@@ -172,7 +192,7 @@ func TestKilledSupervisor(t *testing.T) {
 
 func TestTwoLabs(t *testing.T) {
 	a := start(t, Options{Nodes: 2})
-	b, err := Start(t.Context(), Options{Name: "T-other", Nodes: 2})
+	b, err := Start(t.Context(), Options{Name: labName("other"), Nodes: 2})
 	check(t, err)
 	defer b.Close()
 	if _, err := Start(t.Context(), Options{Name: b.Name}); !errno.Is(err, errno.Exists) || !strings.Contains(err.Error(), "is running") {
@@ -207,7 +227,7 @@ func TestBadOptions(t *testing.T) {
 			}
 		}
 	}
-	if _, err := Attach(t.Context(), "T-none"); !errno.Is(err, errno.Unavailable) || !strings.Contains(err.Error(), "ssi lab up --name T-none") {
+	if _, err := Attach(t.Context(), labName("none")); !errno.Is(err, errno.Unavailable) || !strings.Contains(err.Error(), "ssi lab up --name "+labName("none")) {
 		t.Errorf("attach to no lab: %v", err)
 	}
 }
@@ -216,11 +236,11 @@ func TestBadOptions(t *testing.T) {
 func TestFirstBootFails(t *testing.T) {
 	needRoot(t)
 	before := tracesNow(t)
-	_, err := Start(t.Context(), Options{Name: "T-fail", Nodes: 2, Profile: "refused"})
+	_, err := Start(t.Context(), Options{Name: labName("fail"), Nodes: 2, Profile: "refused"})
 	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "node 1: `/sbin/ssi cluster init` failed: no such profile") {
 		t.Errorf("%v", err)
 	}
-	if left := leftovers(t, "T-fail", before, nil); len(left) > 0 {
+	if left := leftovers(t, labName("fail"), before, spaces{}); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
 }
@@ -228,7 +248,7 @@ func TestFirstBootFails(t *testing.T) {
 // A node whose PID 1 ends at once is reported with its last words.
 func TestNodeDies(t *testing.T) {
 	needRoot(t)
-	_, err := Start(t.Context(), Options{Name: "T-dies", Nodes: 2, Profile: "deadly"})
+	_, err := Start(t.Context(), Options{Name: labName("dies"), Nodes: 2, Profile: "deadly"})
 	if err == nil || !strings.Contains(err.Error(), "it went off: PID 1 ended with status 1") || !strings.Contains(err.Error(), "deadly profile") {
 		t.Errorf("%v", err)
 	}

@@ -47,6 +47,12 @@ func enterOwnRoot(o *Options) (hostFacts, error) {
 	if err := bind("/", root+hostRoot); err != nil {
 		return facts, err
 	}
+	// So that a dynamically linked binary (of a test with -race) runs as well.
+	for _, dir := range []string{"lib", "lib64", "usr", "etc"} {
+		if err := os.Symlink("host/"+dir, filepath.Join(root, dir)); err != nil {
+			return facts, fmt.Errorf("lab: %w", err)
+		}
+	}
 	for i, dir := range o.Share {
 		at := filepath.Join(root, shareDir, strconv.Itoa(i))
 		if err := os.Mkdir(at, 0o755); err != nil {
