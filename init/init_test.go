@@ -240,7 +240,7 @@ func TestMemory(t *testing.T) {
 		t.Skip("the race detector multiplies the memory of a process")
 	}
 	x := boot(t, true)
-	for range 100 {
+	for range 20 {
 		x.want("orphan", "ok")
 	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", x.cmd.Process.Pid))

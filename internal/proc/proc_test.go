@@ -85,3 +85,14 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func FuzzDecodeFailure(f *testing.F) {
+	f.Add((&Failure{Op: "exec", Path: "/x", Errno: 2}).Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if g := DecodeFailure(b); g != nil {
+			if again := DecodeFailure(g.Append(nil)); again == nil || again.Errno != g.Errno || again.Op != g.Op {
+				t.Fatalf("%+v %+v", g, again)
+			}
+		}
+	})
+}
