@@ -78,6 +78,11 @@ func start(t *testing.T, n int, change ...func(*lab.Options)) *cluster {
 	return c
 }
 
+func profile(name string) func(*lab.Options) { return func(o *lab.Options) { o.Profile = name } }
+
+// named lets a test have a second lab.
+func named(name string) func(*lab.Options) { return func(o *lab.Options) { o.Name = name } }
+
 func labName(t *testing.T) string {
 	name := strings.NewReplacer("/", "-", "#", "-").Replace(t.Name())
 	return name[:min(len(name), 30)]
