@@ -71,6 +71,9 @@ func (j *joinService) token(ctx context.Context, hash pki.TokenHash) (mod uint64
 	if err != nil {
 		return 0, rec, err
 	}
+	if _, err := view.Get(keyCAKey); err != nil {
+		return 0, rec, errno.New(errno.Unavailable, "join", j.c.self, "the cluster is being founded; try again")
+	}
 	e, err := view.Get(keyToken(hash))
 	if err != nil {
 		return 0, rec, err

@@ -5,21 +5,29 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"ssi/internal/errno"
 )
 
 const (
-	refusalPeriod = time.Minute // one line per address in this time
-	refusalTable  = 1024        // addresses remembered; beyond it nobody is added
+	refusalPeriod = time.Minute // one line per source in this time
+	refusalTable  = 1024        // sources remembered; beyond it nobody is added
 )
 
-// refusals logs refused connections, at most one line per address and minute,
-// so that a scan does not fill the disk.
+// refusals logs refused connections, at most one line per source and minute, so
+// that a scan does not fill the disk. A source is an address and the kind of the
+// reason: a scan does not hide that an expired token came from there too.
 type refusals struct {
 	to   *slog.Logger
 	now  func() time.Time
 	mu   sync.Mutex
-	seen map[netip.Addr]*refusal
+	seen map[source]*refusal
 	lost int // refusals not logged because the table was full
+}
+
+type source struct {
+	addr netip.Addr
+	kind errno.Kind
 }
 
 type refusal struct {
@@ -28,22 +36,22 @@ type refusal struct {
 }
 
 func newRefusals(log *slog.Logger) *refusals {
-	return &refusals{to: log, now: time.Now, seen: make(map[netip.Addr]*refusal)}
+	return &refusals{to: log, now: time.Now, seen: make(map[source]*refusal)}
 }
 
 func (r *refusals) log(addr netip.Addr, why error) {
-	more, lost, ok := r.count(addr)
+	more, lost, ok := r.count(source{addr, errno.KindOf(why)})
 	if ok {
 		r.to.Warn("connection refused", "op", "accept", "peer", addr.String(), "err", why, "unlogged", more, "unlogged_others", lost)
 	}
 }
 
 // count notes a refusal and decides whether to log it.
-func (r *refusals) count(addr netip.Addr) (more, lost int, ok bool) {
+func (r *refusals) count(from source) (more, lost int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	e := r.seen[addr]
+	e := r.seen[from]
 	if e == nil {
 		if len(r.seen) >= refusalTable {
 			r.expire(now)
@@ -53,7 +61,7 @@ func (r *refusals) count(addr netip.Addr) (more, lost int, ok bool) {
 			return 0, 0, false
 		}
 		e = &refusal{}
-		r.seen[addr] = e
+		r.seen[from] = e
 	} else if now.Sub(e.last) < refusalPeriod {
 		e.count++
 		return 0, 0, false
@@ -64,9 +72,9 @@ func (r *refusals) count(addr netip.Addr) (more, lost int, ok bool) {
 }
 
 func (r *refusals) expire(now time.Time) {
-	for addr, e := range r.seen {
+	for from, e := range r.seen {
 		if now.Sub(e.last) >= refusalPeriod {
-			delete(r.seen, addr)
+			delete(r.seen, from)
 		}
 	}
 }
