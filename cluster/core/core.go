@@ -21,6 +21,7 @@ type Core struct {
 	rep *replica
 
 	now     time.Duration // newest time given
+	wakeAt  time.Duration // when Tick is due, as Wake said last
 	wall    int64         // ns since 1970
 	startAt time.Duration
 	started bool // now is valid
@@ -56,7 +57,8 @@ type Core struct {
 	helloLast  time.Duration
 	missed     int // hellos since the last answer of a leader
 	contactPos int
-	hint       id.Node // who leads, as another node said
+	hint       id.Node              // who leads, as another node said
+	met        [id.MaxNode + 1]bool // nodes that sent something: they can be asked
 	serveUntil time.Duration
 	leaderless time.Duration // since when no leader is known
 
@@ -201,8 +203,8 @@ func (c *Core) clock(now time.Duration) {
 	}
 	// A process that was stopped must not take its own sleep for the silence of
 	// the leader. (Leases this node holds do count the time.)
-	if step := 2 * c.t.Heartbeat; now-c.now > step {
-		c.campaignAt += now - c.now - step
+	if late, most := now-max(c.now, c.wakeAt), 2*c.t.Heartbeat; late > most {
+		c.campaignAt += late - most
 	}
 	c.now = now
 }
@@ -230,7 +232,8 @@ func (c *Core) Wake() time.Duration {
 	if len(c.xfers) > 0 {
 		w = min(w, c.now+4*c.t.Heartbeat)
 	}
-	return max(w, c.now+time.Millisecond)
+	c.wakeAt = max(w, c.now+time.Millisecond)
+	return c.wakeAt
 }
 
 // Leave begins the orderly departure of this node: it stops serving now, and

@@ -66,7 +66,7 @@ func (c *Core) guarded() bool {
 		_, held := c.leaderLease()
 		return held
 	}
-	return c.now < c.contact+c.t.Election && !c.cfg.faults.noGuard
+	return c.now < c.contact+c.t.Election
 }
 
 // release lets raft vote once the promise has run out.
@@ -167,11 +167,10 @@ func (c *Core) acceptable(from id.Node, rm *raftpb.Message) bool {
 
 func (c *Core) stepMessage(rm *raftpb.Message) {
 	if t := rm.GetType(); t == raftpb.MsgVote || t == raftpb.MsgPreVote {
-		if c.guarded() && !bytes.Equal(rm.GetContext(), []byte(transferContext)) {
-			return
-		}
 		if c.cfg.faults.noGuard {
 			c.step(func() { _ = c.rn.ForgetLeader() })
+		} else if c.guarded() && !bytes.Equal(rm.GetContext(), []byte(transferContext)) {
+			return
 		}
 		c.release()
 	}

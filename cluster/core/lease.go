@@ -62,6 +62,11 @@ func (c *Core) helloBody(sent time.Duration) *corepb.Hello {
 func (c *Core) nextContact() id.Node {
 	var all []id.Node
 	all = append(all, c.cfg.Contacts...)
+	for n, met := range c.met {
+		if met {
+			all = append(all, id.Node(n))
+		}
+	}
 	for _, n := range c.View().Nodes {
 		all = append(all, n.Node)
 	}

@@ -82,6 +82,7 @@ func (c *Core) Receive(now time.Duration, from id.Node, m *Message) {
 	if !c.sameRecovery(from, m) {
 		return
 	}
+	c.met[from] = true
 	if len(m.GetRaft()) > 0 {
 		c.receiveRaft(from, m)
 	}
