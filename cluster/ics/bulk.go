@@ -60,22 +60,8 @@ func (t *Transport) openBulk(ctx context.Context, to id.Node, name string, heade
 		}
 		return nil, err
 	}
-	c.own(t.control(name), release)
+	c.own(t.control(name), release, nil)
 	return c, nil
-}
-
-// own makes c give release back at its end, at once if that has come already.
-func (c *conn) own(control bool, release func()) {
-	c.t.mu.Lock()
-	_, open := c.t.conns[c]
-	c.control = control
-	if open {
-		c.release = release
-	}
-	c.t.mu.Unlock()
-	if !open {
-		release()
-	}
 }
 
 func (p *peer) countStream(dir int) (release func(), ok bool) {
@@ -95,13 +81,11 @@ func (t *Transport) serveBulk(c *conn, from Remote, h hello) {
 		_ = c.Close() // orderly, so that the refusal is read
 		return
 	}
-	c.own(control, release)
-	l := t.lifeOf(from.Node)
-	if !t.answer(c, nil) || l == nil {
-		c.abort(nil)
+	if !t.answer(c, nil) {
+		release()
 		return
 	}
-	t.runBulk(c, from, h, handler, l, control)
+	t.runBulk(c, from, h, handler, release, control)
 }
 
 func (t *Transport) admitBulk(from Remote, h hello, control bool) (BulkHandler, func(), *errno.Error) {
@@ -127,16 +111,15 @@ func (t *Transport) admitBulk(from Remote, h hello, control bool) (BulkHandler, 
 	return handler, release, nil
 }
 
-// runBulk calls the handler with a context that ends with the peer's life, and
-// with this node's permission to serve unless the stream is exempt. The
-// connection ends with the context too, so a handler may simply read.
-func (t *Transport) runBulk(c *conn, from Remote, h hello, handler BulkHandler, l *life, control bool) {
-	ctx, cancel := context.WithCancelCause(l.ctx)
-	defer cancel(nil)
-	if s := t.service.Load(); !control {
-		defer context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })()
+// runBulk calls the handler with a context that ends with the connection, and
+// so with the peer's life and, unless the stream is exempt, with this node's
+// permission to serve. A handler may simply read: that ends too.
+func (t *Transport) runBulk(c *conn, from Remote, h hello, handler BulkHandler, release func(), control bool) {
+	ctx, cancel := context.WithCancelCause(t.ctx)
+	c.own(control, release, cancel)
+	if s := t.service.Load(); !control && !s.ok {
+		c.abort(errno.New(errno.Fenced, "", t.cfg.Self, "fenced: %s", s.why)) // fenced between admission and here
 	}
-	defer context.AfterFunc(ctx, func() { c.abort(context.Cause(ctx)) })()
 	handler(ctx, from, h.header, c)
 	_ = c.Close() // the handler said all it had to
 }
@@ -154,9 +137,8 @@ func (t *Transport) openSelf(h hello) (*conn, error) {
 		release()
 		return nil, err
 	}
-	far.own(control, release)
-	l := t.peerOf(t.cfg.Self).life.Load()
-	if !t.spawn(func() { t.runBulk(far, from, h, handler, l, control) }) {
+	if !t.spawn(func() { t.runBulk(far, from, h, handler, release, control) }) {
+		release()
 		near.abort(nil)
 		far.abort(nil)
 		return nil, errClosed(t.cfg.Self)

@@ -124,7 +124,7 @@ func (c *Config) check() error {
 
 // Peer is what the membership says of a node.
 type Peer struct {
-	Addr        string         // host:port; "" when not known
+	Addr        string         // IP:port (only then has it places of its own at the gate); "" when not known
 	Member      bool           // takes part in the cluster
 	Incarnation id.Incarnation // 0: not known, every life is taken for the same
 	Cause       string         // why it is not (or no longer) a member, for messages

@@ -1,6 +1,7 @@
 package ics
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -39,7 +40,8 @@ type conn struct {
 
 	incarnation atomic.Uint64 // of the peer, from its hello; 0: not known yet
 	cause       atomic.Pointer[error]
-	release     func() // gives back what the connection counts against; may be nil
+	release     func()                  // gives back what the connection counts against; Transport.mu
+	end         context.CancelCauseFunc // of the handler's context; Transport.mu
 
 	sock *socket    // below TLS; nil to the node itself
 	rmu  sync.Mutex // one Read at a time
@@ -101,11 +103,39 @@ func (c *conn) forget() {
 	c.once.Do(func() {
 		c.t.mu.Lock()
 		delete(c.t.conns, c)
+		release, end := c.release, c.end
 		c.t.mu.Unlock()
-		if c.release != nil {
-			c.release()
-		}
+		c.letGo(release, end)
 	})
+}
+
+// own makes a stream's connection give back its place and end its handler's
+// context when it ends; both may be nil. If it has ended, that happens now.
+func (c *conn) own(control bool, release func(), end context.CancelCauseFunc) {
+	c.t.mu.Lock()
+	_, open := c.t.conns[c]
+	c.control = control
+	if open {
+		c.release, c.end = release, end
+	}
+	c.t.mu.Unlock()
+	if !open {
+		c.letGo(release, end)
+	}
+}
+
+func (c *conn) letGo(release func(), end context.CancelCauseFunc) {
+	if release != nil {
+		release()
+	}
+	if end == nil {
+		return
+	}
+	if cause := c.cause.Load(); cause != nil {
+		end(*cause)
+	} else {
+		end(nil)
+	}
 }
 
 // CloseWrite sends the end of the stream; the other direction goes on.

@@ -92,6 +92,16 @@ func material(t testing.TB, ca *pki.CAKey, n id.Node) pki.Material {
 // the same address if that is free.
 func (tn *testNet) start(n id.Node, change func(*Config)) *testNode {
 	tn.t.Helper()
+	return tn.startWith(n, change, nil)
+}
+
+func (tn *testNet) startJoin(n id.Node, join func(*slog.Logger) JoinHandler) *testNode {
+	tn.t.Helper()
+	return tn.startWith(n, nil, join)
+}
+
+func (tn *testNet) startWith(n id.Node, change func(*Config), join func(*slog.Logger) JoinHandler) *testNode {
+	tn.t.Helper()
 	addr, inc := "127.0.0.1:0", id.Incarnation(n)*1000
 	if old := tn.nodes[n]; old != nil {
 		addr, inc = old.addr, old.inc+1
@@ -108,6 +118,9 @@ func (tn *testNet) start(n id.Node, change func(*Config)) *testNode {
 	}
 	node.Transport, err = New(cfg)
 	must(tn.t, err)
+	if join != nil {
+		node.HandleJoin(join(cfg.Log))
+	}
 	registerEcho(node.GRPC(), "test.Echo", node.echo)
 	registerEcho(node.GRPC(), "test.Control", node.echo)
 	node.HandleMessages(func(from id.Node, msg []byte) { node.echo.message(from, msg) })

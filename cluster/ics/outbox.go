@@ -26,7 +26,6 @@ type outbox struct {
 	started bool
 	queue   [][]byte
 	bytes   int
-	dropped uint64
 	fresh   bool // something was dropped since the goroutine last told
 }
 
@@ -60,7 +59,6 @@ func (o *outbox) put(msg []byte) {
 		o.bytes -= len(o.queue[0])
 		o.queue[0] = nil
 		o.queue = o.queue[1:]
-		o.dropped++
 		o.fresh = true
 	}
 	start := !o.started
@@ -91,10 +89,8 @@ func (o *outbox) take() (batch [][]byte, lost bool) {
 	return batch, lost
 }
 
-func (o *outbox) drop(n int) {
-	o.mu.Lock()
-	o.dropped += uint64(n)
-	o.mu.Unlock()
+// tell reports that messages were dropped.
+func (o *outbox) tell() {
 	if f := o.p.t.cfg.Unreachable; f != nil {
 		f(o.p.node)
 	}
@@ -118,8 +114,8 @@ func (o *outbox) run() {
 		if link == nil {
 			var err error
 			if link, err = o.connect(); err != nil {
-				batch, _ := o.take()
-				o.drop(len(batch)) // they would be stale by the next attempt
+				o.take() // they would be stale by the next attempt
+				o.tell()
 				o.rest(&pause)
 				continue
 			}
@@ -127,12 +123,12 @@ func (o *outbox) run() {
 		}
 		batch, lost := o.take()
 		if lost {
-			o.drop(0)
+			o.tell()
 		}
 		if err := link.write(batch, t.limits.MessageTimeout); err != nil {
 			link.close()
 			link = nil
-			o.drop(len(batch))
+			o.tell()
 		}
 	}
 }

@@ -49,13 +49,10 @@ func toStatus(err error, self id.Node) error {
 		if _, ok := status.FromError(err); ok {
 			return err
 		}
-		e = &errno.Error{Kind: errno.Other, Text: err.Error()}
-		switch {
-		case errors.Is(err, context.DeadlineExceeded):
-			e.Kind = errno.Timeout
-		case errors.Is(err, context.Canceled):
-			e.Kind = errno.Unavailable
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			return status.FromContextError(err).Err() // the caller's end has words for it
 		}
+		e = &errno.Error{Kind: errno.Other, Text: err.Error()}
 	}
 	wire := &icspb.Error{Op: e.Op, Node: uint32(e.Node), Kind: uint32(e.Kind), Text: strings.ToValidUTF8(e.Text, "?")}
 	if e.Node == 0 {

@@ -107,7 +107,7 @@ func (t *Transport) HandleBulk(name string, h BulkHandler) {
 // SetView tells what the membership says now: all nodes it knows, including
 // those that may only talk (Member false), with their addresses. Nodes not in
 // peers are treated as gone. It is never called with an older epoch than
-// before. Calls and streams of lives that ended fail before it returns.
+// before. Connections of lives that ended are closed when it returns.
 func (t *Transport) SetView(epoch id.Epoch, peers map[id.Node]Peer) {
 	var gone []*conn
 	var redial []*peer
@@ -183,7 +183,7 @@ func (t *Transport) newService(ok bool, why string) *service {
 // Recheck verifies the certificates of all open connections again and ends
 // those that are refused now. Call it when a certificate is revoked.
 func (t *Transport) Recheck() {
-	for _, c := range t.connsWhere(func(c *conn) bool { return len(c.chain) > 0 }) {
+	for _, c := range t.connsWhere(func(c *conn) bool { return c.peer != 0 && len(c.chain) > 0 }) {
 		if _, _, err := t.cfg.Credentials.VerifyPeer(c.chain); err != nil {
 			t.cfg.Log.Warn("connection ended", "op", "recheck", "peer", c.peer, "err", err)
 			c.abort(errno.New(errno.Permission, "", c.peer, "%w", err))
