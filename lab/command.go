@@ -183,12 +183,12 @@ down, or until the machine ends.`,
 			if err != nil {
 				return plain(err)
 			}
-			st, err := l.Status(ctx)
-			if err != nil {
-				return plain(err)
+			state := "up"
+			if o.NoWait {
+				state = "starting"
 			}
-			_, err = fmt.Fprintf(c.env.Out, "lab %q is up: %d nodes in %.1f s; next: `ssi lab%s sh 1`, `ssi lab%s down`\n",
-				l.Name, len(st.Nodes), time.Since(start).Seconds(), c.flag(), c.flag())
+			_, err = fmt.Fprintf(c.env.Out, "lab %q is %s: %d nodes in %.1f s; next: `ssi lab%s sh 1`, `ssi lab%s down`\n",
+				l.Name, state, o.Nodes, time.Since(start).Seconds(), c.flag(), c.flag())
 			return err
 		},
 	}, exitPlain)

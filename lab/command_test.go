@@ -122,6 +122,9 @@ func TestInterruptedStart(t *testing.T) {
 
 func TestUpAndVerbs(t *testing.T) {
 	needRoot(t)
+	if testing.Short() {
+		t.Skip("short: it starts forty programs")
+	}
 	before := tracesNow(t)
 	lab := "--name=" + labName("up")
 	out, errs, status := runCmd(t, "", "up", lab, "-n", "2", "--disk", "8M")

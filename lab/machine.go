@@ -106,6 +106,9 @@ func (m *machine) boot(ctx context.Context, prepared func() (*join, error)) (_ *
 		if err != nil {
 			_ = m.s.cg.kill(m.cgroup())
 			<-p.life.done
+			if m.s.ctx.Err() != nil { // the lab ends: no fault of the node
+				err = context.Cause(m.s.ctx)
+			}
 		}
 	}()
 	stop := context.AfterFunc(ctx, func() { _ = p.status.SetReadDeadline(time.Unix(1, 0)) })
