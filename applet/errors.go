@@ -83,7 +83,7 @@ func Args(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case most == 0 && len(args) > 0 && cmd.HasSubCommands():
-			return Usagef("there is no command %q", args[0])
+			return Usagef("there is no command %q%s", args[0], closest(args[0], subNames(cmd)))
 		case most >= 0 && len(args) > most:
 			return Usagef("argument %q is too much; usage: %s", args[most], cmd.UseLine())
 		case len(args) < least:
@@ -96,7 +96,7 @@ func Args(least, most int) cobra.PositionalArgs {
 // needSubcommand is the validator of a command that does nothing by itself.
 func needSubcommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return Usagef("there is no command %q", args[0])
+		return Usagef("there is no command %q%s", args[0], closest(args[0], subNames(cmd)))
 	}
 	return Usagef("a command is missing: one of %s", strings.Join(subNames(cmd), ", "))
 }

@@ -146,10 +146,20 @@ func newHelp(env *Env) *cobra.Command {
 
 // meant suggests the command that was probably meant.
 func meant(table []Entry, typed string) string {
-	best, name := min(3, len(typed)), "" // at most two letters wrong
+	var names []string
 	for _, e := range table {
-		if d := distance(typed, e.Name); d < best {
-			best, name = d, e.Name
+		names = append(names, e.Name)
+	}
+	return closest(typed, names)
+}
+
+// closest is a hint at the name that differs least from what was typed, by at
+// most two letters, or nothing.
+func closest(typed string, names []string) string {
+	best, name := min(3, len(typed)), ""
+	for _, n := range names {
+		if d := distance(typed, n); d < best {
+			best, name = d, n
 		}
 	}
 	if name == "" {
