@@ -214,6 +214,9 @@ func (c *Core) Wake() time.Duration {
 	w := c.helloAt
 	if c.lead != nil {
 		w = min(w, c.lead.nextBeat)
+		if !c.lead.announced && c.settled() && c.leading() {
+			w = c.now // a new leader takes init at once
+		}
 	} else if c.rn != nil {
 		w = min(w, c.campaignAt)
 		if c.raftLead != 0 && !c.leading() {
