@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"ssi/internal/api"
 	"ssi/internal/id"
@@ -198,8 +200,17 @@ func child(t *testing.T, attr *syscall.SysProcAttr, words ...string) int {
 		t.Skipf("cannot start %v: %v", words, err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	if _, err := out.Read(make([]byte, 1)); err != nil { // it writes when it is ready
+	if _, err := out.Read(make([]byte, 1)); err != nil { // it writes when it is nearly ready
 		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() { // and then it sleeps
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/stat")
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%v does not sleep: %s, %v", words, b, err)
+		}
+		if bytes.Contains(b, []byte(") S ")) {
+			break
+		}
 	}
 	return cmd.Process.Pid
 }

@@ -12,6 +12,7 @@ import (
 	"ssi/internal/api"
 	"ssi/internal/errno"
 	"ssi/internal/id"
+	"ssi/internal/sys"
 )
 
 func TestSignal(t *testing.T) {
@@ -127,5 +128,35 @@ func TestRefused(t *testing.T) {
 	}
 	if len(r.Results) != 1 || !strings.Contains(r.Results[0].Error, "node 9 is not UP") {
 		t.Errorf("the home is not UP: %+v", r)
+	}
+}
+
+// The whole way of a user's order: who calls is told by the kernel at the local
+// socket, and the kernel that owns the process judges, here and on another node.
+func TestUserThroughTheSocket(t *testing.T) {
+	needRoot(t)
+	dial := start(t, nil)
+	const uid = 4242
+	mine, roots := sleeper(t, uid), sleeper(t, 0)
+	for _, node := range []id.Node{1, 2} {
+		var c *api.Client
+		if err := sys.As(sys.Credentials{UID: uid, GID: uid}, func() error { c = dial(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		var r api.ProcessResults
+		req := api.SignalProcesses{Targets: []api.ProcessTarget{
+			{Node: node, PID: id.PID(mine.Process.Pid)}, {Node: node, PID: id.PID(roots.Process.Pid)}, {Node: node, PID: 1},
+		}}
+		if err := c.Call(testContext(t), api.ProcessSignal, req, &r); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []syscall.Errno{0, unix.EPERM, unix.EPERM} {
+			if len(r.Results) != 3 || r.Results[i].Errno != want || r.Results[i].Error != "" {
+				t.Errorf("node %d, target %d: %+v, want errno %d", node, i, r.Results, want)
+			}
+		}
+		if ps, _, failed := list(t, c, api.ListProcesses{Node: node}); len(ps) == 0 || len(failed) > 0 {
+			t.Errorf("node %d: a user sees %d processes, %v", node, len(ps), failed)
+		}
 	}
 }
