@@ -136,7 +136,7 @@ func (c *Core) receiveRaft(from id.Node, m *Message) {
 	}
 	for _, b := range m.GetRaft() {
 		rm := &raftpb.Message{}
-		if err := proto.Unmarshal(b, rm); err != nil || !c.acceptable(from, rm) {
+		if err := proto.Unmarshal(b, rm); err != nil || rm.GetType() == raftpb.MsgSnap || !c.acceptable(from, rm) {
 			continue
 		}
 		c.stepMessage(rm)
