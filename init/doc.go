@@ -8,10 +8,11 @@
 // touching mounts, and ends by exiting.
 //
 // It is small so that it cannot fail: one goroutine, Run's, owns the state
-// (roles, shutdown) and is the only one that forks and waits. Two more per life
-// of the node role move messages: link.read and link.report; link.close waits
-// for both. They share with Run only store and ring, each under a lock of its
-// own; neither lock is held while the other is taken or while anything blocks.
+// (roles, shutdown) and is the only one that forks and reaps. watchChildren tells
+// it when there is something to reap, and ends with the process. Two more per
+// life of the node role move messages: link.read and link.report; link.close
+// waits for both. They share with Run only store and ring, each under a lock of
+// its own; neither lock is held while the other is taken or while anything blocks.
 //
 // Limits: keeper.MaxFiles kept files, keeper.MaxExits exit reports (older ones
 // are dropped and counted), one pending request of the node role.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/keeper"
+	"ssi/internal/proc"
 )
 
 // answerTime is how long the node role may leave its answers unread.
@@ -146,8 +147,12 @@ func (l *link) report() {
 				for _, e := range exits[i:] { // for the next life
 					l.ring.add(e)
 				}
+				l.ring.release()
 				return
 			}
+		}
+		if len(exits) > 0 {
+			continue // take tells the ring that they were sent
 		}
 		select {
 		case <-l.ring.more:
@@ -155,4 +160,22 @@ func (l *link) report() {
 			return
 		}
 	}
+}
+
+// tell sends one exit report past the ring, and reports false if it would have to
+// wait, or its turn has not come.
+func (l *link) tell(e proc.Exit) bool {
+	if !l.ring.empty() {
+		return false
+	}
+	raw, err := l.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	packet := keeper.AppendExit(nil, e)
+	werr := raw.Write(func(fd uintptr) bool {
+		err = unix.Sendmsg(int(fd), packet, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return true // never wait
+	})
+	return werr == nil && err == nil
 }

@@ -15,6 +15,7 @@ type ring struct {
 	mu      sync.Mutex
 	exits   []proc.Exit // grows to keeper.MaxExits only if the node role is away
 	first   int         // the oldest, once len(exits) is keeper.MaxExits
+	taken   bool        // some are being sent
 	dropped uint64
 }
 
@@ -34,8 +35,16 @@ func (r *ring) add(e proc.Exit) {
 	}
 }
 
+// empty reports whether no report waits or is being sent, so that one may be sent
+// past the ring.
+func (r *ring) empty() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.exits) == 0 && !r.taken
+}
+
 // take removes all reports, oldest first, and tells how many were dropped since
-// the last call.
+// the last call; those of the last call were sent.
 func (r *ring) take() (exits []proc.Exit, dropped uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,5 +55,13 @@ func (r *ring) take() (exits []proc.Exit, dropped uint64) {
 		r.exits = nil
 	}
 	r.exits = r.exits[:0]
+	r.taken = len(exits) > 0
 	return exits, dropped
+}
+
+// release tells that nothing is being sent any more.
+func (r *ring) release() {
+	r.mu.Lock()
+	r.taken = false
+	r.mu.Unlock()
 }

@@ -48,6 +48,10 @@ type initd struct {
 	ring     *ring
 	requests chan request
 	signals  chan os.Signal
+	children chan struct{} // something happened to a child; answered by seen
+	seen     chan struct{}
+	forked   chan struct{} // of capacity 1: there are children again
+	link     *link         // to the node role; nil: it does not run
 	spawn    *role
 	node     *role
 	ending   keeper.Ending // not 0: the machine is being ended
@@ -96,6 +100,7 @@ func newInitd(o Options) *initd {
 		ring:     &ring{more: make(chan struct{}, 1)},
 		requests: make(chan request, 1),
 		signals:  make(chan os.Signal, 16),
+		children: make(chan struct{}), seen: make(chan struct{}), forked: make(chan struct{}, 1),
 	}
 	d.spawn = &role{name: "spawn", args: o.Spawn, prepare: d.prepareSpawn}
 	d.node = &role{name: "node", args: o.Node, oomScore: -900, prepare: d.prepareNode}
@@ -116,7 +121,7 @@ func (d *initd) safely(op string, f func()) {
 // prepare makes everything the roles need. What fails is logged; the node may
 // still be of use without it.
 func (d *initd) prepare() {
-	signal.Notify(d.signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGPWR, sigHalt, sigPowerOff, sigReboot)
+	signal.Notify(d.signals, unix.SIGTERM, unix.SIGINT, unix.SIGPWR, sigHalt, sigPowerOff, sigReboot)
 	note := func(err error) {
 		if err != nil {
 			d.log.Error("boot", "op", "init", "err", err)
@@ -144,6 +149,30 @@ func (d *initd) prepare() {
 		d.log.Warn("remote commands cannot be ended all at once", "op", "cgroup", "err", err)
 	}
 	note(d.listen())
+	go d.watchChildren()
+}
+
+// watchChildren wakes the main loop when there is something to reap. It looks and
+// leaves everything to reap; a blocked waitid(2) is two thread switches faster
+// than SIGCHLD through the runtime. It ends with the process.
+func (d *initd) watchChildren() {
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WSTOPPED|unix.WCONTINUED|unix.WNOWAIT, nil)
+		switch err {
+		case nil:
+			d.children <- struct{}{}
+			<-d.seen
+		case unix.EINTR:
+		default: // ECHILD
+			<-d.forked
+		}
+	}
+}
+
+// lookAtChildren answers watchChildren.
+func (d *initd) lookAtChildren() (left bool) {
+	defer func() { d.seen <- struct{}{} }()
+	return d.reap()
 }
 
 // listen makes the socket that the spawn role accepts from. It is kept here, so
@@ -182,7 +211,12 @@ func (d *initd) prepareNode() (*os.File, []string, func(), error) {
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return theirs, []string{keeper.FDEnv + "=3", keeper.CgroupEnv + "=" + string(d.cgroup)}, l.close, nil
+	d.link = l
+	end := func() {
+		d.link = nil
+		l.close()
+	}
+	return theirs, []string{keeper.FDEnv + "=3", keeper.CgroupEnv + "=" + string(d.cgroup)}, end, nil
 }
 
 // step starts what is due, waits for one event and acts on it.
@@ -194,6 +228,10 @@ func (d *initd) step() {
 			if err := r.start(d.o.Exe, now); err != nil {
 				d.log.Error("role does not start", "op", r.name, "again_in", r.delay, "err", err)
 			}
+			select {
+			case d.forked <- struct{}{}:
+			default:
+			}
 		}
 		if r.pid == 0 {
 			wait = min(wait, r.due.Sub(now))
@@ -202,6 +240,8 @@ func (d *initd) step() {
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
+	case <-d.children:
+		d.lookAtChildren()
 	case s := <-d.signals:
 		d.signalled(s)
 	case r := <-d.requests:
@@ -217,8 +257,6 @@ func (d *initd) step() {
 
 func (d *initd) signalled(s os.Signal) {
 	switch s {
-	case unix.SIGCHLD:
-		d.reap()
 	case sigHalt:
 		d.end(keeper.Halt, "signal")
 	case sigReboot:
@@ -257,7 +295,9 @@ func (d *initd) reap() (left bool) {
 			return true
 		}
 		if r := d.roleOf(pid); r == nil {
-			d.ring.add(exitOf(pid, ws, &ru))
+			if e := exitOf(pid, ws, &ru); d.link == nil || !d.link.tell(e) {
+				d.ring.add(e)
+			}
 		} else if ws.Exited() || ws.Signaled() {
 			r.exited(time.Now())
 			if d.ending == 0 {

@@ -51,7 +51,11 @@ func (d *initd) await(limit time.Duration, done func(left bool) bool) bool {
 			return true
 		}
 		select {
-		case <-d.signals: // SIGCHLD; another request to end changes nothing
+		case <-d.children:
+			if done(d.lookAtChildren()) {
+				return true
+			}
+		case <-d.signals: // another request to end changes nothing
 		case <-d.requests:
 		case <-t.C:
 			return false

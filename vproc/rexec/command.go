@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
-	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,8 +40,9 @@ type command struct {
 
 	done     chan struct{}  // closed when the connection has ended
 	exited   chan struct{}  // closed when the end is being told
-	draining sync.WaitGroup // outputs that may still hold what was written before the end
-	outputs  sync.WaitGroup
+	draining *latch         // outputs that may still hold what was written before the end
+	outputs  *latch         // outputs that are open
+	pumps    sync.WaitGroup // goroutines of the outputs
 	others   sync.WaitGroup // the goroutines besides the handler's and outputs
 	leader   chan struct{}  // closed when the session leader is gone; at once without one
 	refused  *proc.Failure  // of the session leader; read after leader is closed
@@ -137,12 +138,15 @@ func (s *Server) attach(p *process) {
 
 // serve moves data until the command and its outputs, or the caller, ended.
 func (c *command) serve() {
-	for k, f := range map[kind]*os.File{kindStdout: c.f.out, kindStderr: c.f.err} {
-		if f != nil {
-			c.draining.Add(1)
-			c.outputs.Go(func() { c.pump(k, f) })
-		}
+	n := 1
+	if c.f.err != nil {
+		n = 2
 	}
+	c.draining, c.outputs = newLatch(n), newLatch(n)
+	if c.f.err != nil {
+		c.pumps.Go(func() { c.pump(kindStderr, c.f.err) })
+	}
+	c.pumps.Go(func() { c.pump(kindStdout, c.f.out) })
 	if c.f.in != nil {
 		c.others.Go(c.feed)
 	}
@@ -163,7 +167,7 @@ func (c *command) serve() {
 		c.s.hang.add(c.p)
 	}
 	c.f.close() // after the hang-up is on its way; the terminal's own follows
-	c.outputs.Wait()
+	c.pumps.Wait()
 	c.others.Wait()
 }
 
@@ -235,7 +239,7 @@ func (c *command) watch() {
 		return
 	}
 	c.f.expire() // what is still to come belongs to others that hold the files
-	if !c.await(&c.draining) || !c.awaitLeader() {
+	if !c.await(c.draining.open) || !c.await(c.leader) {
 		return
 	}
 	close(c.exited) // before the caller can know and close: that is no loss then
@@ -247,7 +251,7 @@ func (c *command) watch() {
 	if c.f.term != nil {
 		_ = c.f.term.Close() // the rest of the session is hung up
 	}
-	if c.await(&c.outputs) {
+	if c.await(c.outputs.open) {
 		c.write(frame(kindClosed))
 		_ = c.conn.SetReadDeadline(time.Now().Add(closeTime))
 	}
@@ -273,19 +277,9 @@ func (c *command) awaitExit() (unix.WaitStatus, bool) {
 	}
 }
 
-// await waits for g, unless the command is to be ended or the caller is gone.
-func (c *command) await(g *sync.WaitGroup) bool {
-	reached := make(chan struct{})
-	c.others.Go(func() { // ends at the latest when the files are closed
-		g.Wait()
-		close(reached)
-	})
-	return c.awaitChan(reached)
-}
-
-func (c *command) awaitLeader() bool { return c.awaitChan(c.leader) }
-
-func (c *command) awaitChan(reached <-chan struct{}) bool {
+// await waits until reached is closed, unless the command is to be ended or the
+// caller is gone.
+func (c *command) await(reached <-chan struct{}) bool {
 	select {
 	case <-reached:
 		return true
@@ -325,5 +319,23 @@ func (c *command) lastWords() {
 		if _, _, err := r.next(); err != nil {
 			return
 		}
+	}
+}
+
+// latch opens after n times done.
+type latch struct {
+	n    atomic.Int32
+	open chan struct{}
+}
+
+func newLatch(n int) *latch {
+	l := &latch{open: make(chan struct{})}
+	l.n.Store(int32(n))
+	return l
+}
+
+func (l *latch) done() {
+	if l.n.Add(-1) == 0 {
+		close(l.open)
 	}
 }

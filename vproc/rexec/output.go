@@ -19,7 +19,8 @@ const (
 // holders have closed it.
 func (c *command) pump(k kind, f *os.File) {
 	var once sync.Once
-	drained := func() { once.Do(c.draining.Done) }
+	drained := func() { once.Do(c.draining.done) }
+	defer c.outputs.done()
 	defer drained()
 	buf := make([]byte, headSize+firstBuffer)
 	for {
