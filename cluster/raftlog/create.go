@@ -53,7 +53,7 @@ func Create(dir string, id Identity, snap *pb.Snapshot, logger *slog.Logger) (*L
 	}
 	l, err := create(dir, lock, id, snap, logger, realDisk())
 	if err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, err
 	}
 	return l, nil

@@ -312,7 +312,7 @@ func TestOlderSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	st, err := l.State()
 	if err != nil || st.Snapshot.GetMetadata().GetIndex() != 3 || st.Entries[0].GetIndex() != 4 {
 		t.Fatalf("%v, %v", st, err)
@@ -329,7 +329,7 @@ func TestOlderSnapshot(t *testing.T) {
 	want := text(t, l)
 	crash(l)
 	l2 := openWith(t, v.dir, smallDisk())
-	defer l2.Close()
+	defer func() { _ = l2.Close() }()
 	if got := text(t, l2); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}

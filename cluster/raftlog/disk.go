@@ -41,7 +41,7 @@ func realDisk() disk {
 func allocate(f *os.File, size int64) error {
 	var err error
 	for {
-		if err = unix.Fallocate(int(f.Fd()), 0, 0, size); err != unix.EINTR {
+		if err = unix.Fallocate(int(f.Fd()), 0, 0, size); !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
@@ -66,7 +66,7 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return f.Sync()
 }
 
@@ -87,8 +87,8 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close()
-		if err == unix.EWOULDBLOCK {
+		defer func() { _ = f.Close() }()
+		if errors.Is(err, unix.EWOULDBLOCK) {
 			pid, _ := io.ReadAll(io.LimitReader(f, 20))
 			return nil, fmt.Errorf("raft log %s is used by process %s: %w", dir, pid, unix.EBUSY)
 		}

@@ -148,7 +148,7 @@ func TestCrashBetweenSegments(t *testing.T) {
 	want = text(t, l)
 	crash(l)
 	l = openWith(t, dir, smallDisk())
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if got := text(t, l); got != want || len(l.segments) != 2 {
 		t.Errorf("%d segments, got %s\nwant %s", len(l.segments), got, want)
 	}
@@ -216,7 +216,7 @@ func fullDisk(t *testing.T, mnt string) {
 	for err == nil {
 		_, err = hog.Write(make([]byte, 4096))
 	}
-	hog.Close()
+	_ = hog.Close()
 	want := text(t, l)
 	crash(l)
 	l = openWith(t, dir, d)
@@ -239,7 +239,7 @@ func fullDisk(t *testing.T, mnt string) {
 	want = text(t, l)
 	crash(l)
 	l = openWith(t, dir, d)
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if got := text(t, l); got != want {
 		t.Errorf("got %d bytes of state, want %d", len(got), len(want))
 	}
@@ -253,7 +253,7 @@ func TestKilledWriter(t *testing.T) {
 	}
 	dir := t.TempDir()
 	l := createWith(t, dir, smallDisk(), nil)
-	l.Close()
+	_ = l.Close()
 	var acked uint64
 	for round := range 6 {
 		cmd := child(t, "TestKilledWriter", dir)
@@ -290,7 +290,7 @@ func TestKilledWriter(t *testing.T) {
 				t.Fatalf("entry %d is %.20q", e.GetIndex(), e.Data)
 			}
 		}
-		l.Close()
+		_ = l.Close()
 	}
 }
 
@@ -340,7 +340,7 @@ func TestTakeSnapshotBesideSave(t *testing.T) {
 	want := text(t, l)
 	crash(l)
 	l = openWith(t, dir, smallDisk())
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if got := text(t, l); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
@@ -354,7 +354,7 @@ func BenchmarkSave(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer l.Close()
+			defer func() { _ = l.Close() }()
 			next := uint64(1)
 			b.SetBytes(16 * 256)
 			for b.Loop() {
@@ -385,12 +385,12 @@ func BenchmarkOpen(b *testing.B) {
 	if err := l.Save(hard(1, 1, 0), entriesOf(1, 10_000, 1, 256), nil, true); err != nil {
 		b.Fatal(err)
 	}
-	l.Close()
+	_ = l.Close()
 	for b.Loop() {
 		l, err := Open(dir, testID, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
-		l.Close()
+		_ = l.Close()
 	}
 }

@@ -24,7 +24,7 @@ func memDir(t testing.TB) string {
 	if err != nil {
 		return t.TempDir()
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
 
@@ -43,7 +43,7 @@ func createWith(t testing.TB, dir string, d disk, snap *pb.Snapshot) *Log {
 	}
 	l, err := create(dir, lock, testID, snap, nil, d)
 	if err != nil {
-		lock.Close()
+		_ = lock.Close()
 		t.Fatal(err)
 	}
 	return l
@@ -56,7 +56,7 @@ func tryOpen(dir string, d disk) (*Log, error) {
 	}
 	l, err := openLocked(dir, lock, Identity{}, nil, d)
 	if err != nil {
-		lock.Close()
+		_ = lock.Close()
 	}
 	return l, err
 }
@@ -73,7 +73,7 @@ func openWith(t testing.TB, dir string, d disk) *Log {
 // crash drops a log as the end of its process would.
 func crash(l *Log) {
 	l.active().file.Close()
-	l.lock.Close()
+	_ = l.lock.Close()
 }
 
 func hard(term, vote, commit uint64) *pb.HardState {
@@ -149,7 +149,7 @@ func put(t testing.TB, dir string, want map[string][]byte) {
 	t.Helper()
 	subs, _ := filepath.Glob(filepath.Join(dir, "*"))
 	for _, sub := range subs {
-		os.RemoveAll(sub)
+		_ = os.RemoveAll(sub)
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		path := filepath.Join(dir, name)

@@ -58,8 +58,8 @@ func (l *Log) active() *segment { return l.segments[len(l.segments)-1] }
 // written later.
 //
 // After an error nothing was saved as far as raft may know: it must not send
-// what follows from it. If errors.Is(err, unix.ENOSPC) the same Save may be
-// tried again; after any other the log has to be closed.
+// what follows from it. If errors.Is(err, unix.ENOSPC), or unix.EDQUOT, the
+// same Save may be tried again; after any other the log has to be closed.
 func (l *Log) Save(state *pb.HardState, entries []*pb.Entry, snap *pb.Snapshot, mustSync bool) error {
 	if raft.IsEmptySnap(snap) {
 		return l.save(state, entries, nil, mustSync)
@@ -272,11 +272,11 @@ func (l *Log) roll(n int) error {
 		return l.fail(err)
 	}
 	if err := l.writeGroup(end); err != nil {
-		next.file.Close()
+		_ = next.file.Close()
 		return l.fail(err)
 	}
 	if err := s.file.Close(); err != nil {
-		next.file.Close()
+		_ = next.file.Close()
 		return l.fail(err)
 	}
 	s.file = nil
@@ -335,7 +335,7 @@ func (l *Log) TakeSnapshot(index uint64, conf *pb.ConfState, data []byte) error 
 	crc, err := writeSnapshot(l.sub, l.id, snap)
 	if full(err) {
 		// A snapshot is what makes space again: give it the reserve.
-		os.Remove(filepath.Join(l.sub, reserveFile))
+		_ = os.Remove(filepath.Join(l.sub, reserveFile))
 		crc, err = writeSnapshot(l.sub, l.id, snap)
 	}
 	if err != nil {

@@ -70,7 +70,7 @@ func TestBadIdentity(t *testing.T) {
 		{Cluster: "c", Node: 128, RaftID: 1}, {Cluster: "c", Node: 1},
 	} {
 		if l, err := Create(memDir(t), id, nil, nil); err == nil {
-			l.Close()
+			_ = l.Close()
 			t.Errorf("%+v was accepted", id)
 		}
 	}
@@ -82,7 +82,7 @@ func TestIdentityMismatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
+	_ = l.Close()
 	for _, want := range []Identity{{Cluster: "other"}, {Node: 4}, {RaftID: 9}, {Recovery: 1}} {
 		_, err := Open(dir, want, nil)
 		var d *DamagedError
@@ -98,7 +98,7 @@ func TestLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	_, err = Open(dir, testID, nil)
 	if !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
 		t.Fatalf("second open: %v", err)
@@ -116,7 +116,7 @@ func TestConflictingEntriesReplace(t *testing.T) {
 	want := text(t, l)
 	crash(l)
 	l = openWith(t, dir, smallDisk())
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if got := text(t, l); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
@@ -124,7 +124,7 @@ func TestConflictingEntriesReplace(t *testing.T) {
 
 func TestSaveRefusesNonsense(t *testing.T) {
 	l := createWith(t, memDir(t), smallDisk(), nil)
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	save(t, l, hard(3, 1, 2), entriesOf(1, 4, 3, 5), nil)
 	want := text(t, l)
 	for name, err := range map[string]error{
@@ -181,7 +181,7 @@ func TestCommitIndexAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	l = openWith(t, dir, d)
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if commit() != 5 {
 		t.Errorf("commit %d after Close", commit())
 	}
@@ -234,7 +234,7 @@ func TestSegmentsRollAndGo(t *testing.T) {
 	}
 	crash(l)
 	l = openWith(t, dir, smallDisk())
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if got := text(t, l); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
@@ -252,7 +252,7 @@ func TestReceivedSnapshot(t *testing.T) {
 	want := text(t, l)
 	crash(l)
 	l = openWith(t, dir, smallDisk())
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if got := text(t, l); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
@@ -382,7 +382,7 @@ func TestRaft(t *testing.T) {
 		crash(l)
 		l = openWith(t, dir, smallDisk())
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	for round := range 4 {
 		if want := fmt.Sprintf("%d.49", round); !slices.Contains(applied, want) {
 			t.Errorf("entry %s is lost; applied %d", want, len(applied))
@@ -427,7 +427,7 @@ func TestRewrite(t *testing.T) {
 		if subs, _ := numbered(dir, subPrefix); len(subs) != 1 {
 			t.Errorf("%d logs", len(subs))
 		}
-		l.Close()
+		_ = l.Close()
 	}
 }
 
@@ -456,7 +456,7 @@ func TestRewriteCrash(t *testing.T) {
 		if l.Identity().Recovery != c.recovery {
 			t.Errorf("recovery %d, want %d", l.Identity().Recovery, c.recovery)
 		}
-		l.Close()
+		_ = l.Close()
 		if all, _ := filepath.Glob(filepath.Join(dir, "*")); len(all) != 2 {
 			t.Errorf("left behind: %v", all)
 		}

@@ -64,7 +64,7 @@ func Open(dir string, want Identity, logger *slog.Logger) (*Log, error) {
 	}
 	l, err := openLocked(dir, lock, want, logger, realDisk())
 	if err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, err
 	}
 	return l, nil
@@ -97,7 +97,7 @@ func openLocked(dir string, lock *os.File, want Identity, logger *slog.Logger, d
 	}
 	if err := l.read(); err != nil {
 		if n := len(l.segments); n > 0 && l.segments[n-1].file != nil {
-			l.segments[n-1].file.Close()
+			_ = l.segments[n-1].file.Close()
 		}
 		return nil, err
 	}
@@ -157,16 +157,16 @@ func (l *Log) readSegments(p *replay) (torn *scan, err error) {
 			return nil, err
 		}
 		if s.seq != seq {
-			s.file.Close()
+			_ = s.file.Close()
 			return nil, damaged(path, 0, nil, "it is segment %d under a wrong name", s.seq)
 		}
 		if i > 0 {
 			before := l.segments[i-1]
 			if s.header.at.group != before.at.group || s.header.at.chain != before.at.chain {
-				s.file.Close()
+				_ = s.file.Close()
 				return nil, damaged(path, 0, nil, "it does not continue segment %d", before.seq)
 			}
-			before.file.Close()
+			_ = before.file.Close()
 			before.file = nil
 		}
 		s.last = last
@@ -203,7 +203,7 @@ func (l *Log) readSegment(path string, p *replay, last *uint64) (*scan, error) {
 	// failed sync left there may never get to the disk: write it, then read
 	// what the disk has.
 	if err := l.disk.fdatasync(f); err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("raft log %s: %w", l.dir, err)
 	}
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
@@ -222,7 +222,7 @@ func (l *Log) readSegment(path string, p *replay, last *uint64) (*scan, error) {
 	default:
 		return s, nil
 	}
-	f.Close()
+	_ = f.Close()
 	return nil, err
 }
 
@@ -232,7 +232,7 @@ func (l *Log) unused(path string) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	s, err := scanSegment(path, f, func(record) error { return nil })
 	return err == nil && s.header.id == l.id && s.at.group == s.header.at.group+1 && !s.torn && !s.ended
 }
@@ -270,7 +270,7 @@ func (l *Log) keepReserve() {
 		err = errors.Join(l.disk.allocate(f, l.disk.reserve), f.Close())
 	}
 	if err != nil {
-		os.Remove(path)
+		_ = os.Remove(path)
 		l.log.Warn("no space for the reserve", "op", "raft log", "err", l.writeError("reserve", err))
 	}
 }

@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -101,8 +102,8 @@ func (d disk) createSegment(sub string, h segmentHeader, payload []byte) (*segme
 		err = publish(tmp, path)
 	}
 	if err != nil {
-		f.Close()
-		os.Remove(tmp)
+		_ = f.Close()
+		_ = os.Remove(tmp)
 		return nil, err
 	}
 	return &segment{
@@ -127,14 +128,14 @@ type scan struct {
 	header segmentHeader
 	ended  bool
 	torn   bool // an unfinished group lies behind `at`
-	blocks blockReader
+	reader blockReader
 }
 
 // scanSegment reads a segment and calls fn with its records in order. It
 // returns a *DamagedError for everything that no crash can have done; whether
 // an unfinished group or a missing end is permitted is the caller's to know.
 func scanSegment(path string, f *os.File, fn func(record) error) (*scan, error) {
-	s := &scan{blocks: blockReader{file: f}}
+	s := &scan{reader: blockReader{file: f}}
 	s.path, s.file = path, f
 	info, err := f.Stat()
 	if err != nil {
@@ -143,7 +144,7 @@ func scanSegment(path string, f *os.File, fn func(record) error) (*scan, error) 
 	if info.Size() < blockSize {
 		return nil, damaged(path, info.Size(), nil, "it is cut off")
 	}
-	b, err := s.blocks.read(0)
+	b, err := s.reader.read(0)
 	if err != nil {
 		return nil, damaged(path, 0, err, "cannot be read")
 	}
@@ -154,7 +155,7 @@ func scanSegment(path string, f *os.File, fn func(record) error) (*scan, error) 
 	if info.Size() != int64(h.blocks)*blockSize {
 		return nil, damaged(path, info.Size(), nil, "it has %d bytes instead of %d", info.Size(), int64(h.blocks)*blockSize)
 	}
-	s.header, s.seed, s.seq, s.at, s.segment.blocks = h, seed, h.seq, h.at, h.blocks
+	s.header, s.seed, s.seq, s.at, s.blocks = h, seed, h.seq, h.at, h.blocks
 	for !s.ended && !s.torn && s.at.block < h.blocks {
 		more, err := s.group(fn)
 		if err != nil {
@@ -173,7 +174,7 @@ func (s *scan) damaged(block uint32, format string, args ...any) error {
 
 // block reads a block of the group at s.at; nil means that it is zero.
 func (s *scan) block(n uint32) (*blockInfo, error) {
-	b, err := s.blocks.read(n)
+	b, err := s.reader.read(n)
 	if err != nil {
 		return nil, damaged(s.path, int64(n)*blockSize, err, "cannot be read")
 	}
@@ -186,7 +187,7 @@ func (s *scan) block(n uint32) (*blockInfo, error) {
 		return nil, s.damaged(n, "a block does not match its checksum")
 	case i.group != s.at.group || i.chain != s.at.chain || i.place != n-s.at.block:
 		return nil, s.damaged(n, "block %d of group %d is where block %d of group %d belongs", i.place, i.group, n-s.at.block, s.at.group)
-	case uint64(s.at.block)+uint64(i.total) > uint64(s.segment.blocks):
+	case uint64(s.at.block)+uint64(i.total) > uint64(s.blocks):
 		return nil, s.damaged(n, "group %d does not fit in its segment", i.group)
 	}
 	return &i, nil
@@ -235,7 +236,7 @@ func (s *scan) group(fn func(record) error) (bool, error) {
 // more group, if the log goes on here.
 func (s *scan) rest() error {
 	var total uint32
-	for n := s.at.block; n < s.segment.blocks; n++ {
+	for n := s.at.block; n < s.blocks; n++ {
 		i, err := s.block(n)
 		if err != nil {
 			return err
@@ -258,8 +259,8 @@ func (s *scan) rest() error {
 // be taken for one of a later group.
 func (s *scan) clean(d disk) error {
 	zero := make([]byte, blockSize)
-	for n := s.at.block; n < s.segment.blocks; n++ {
-		b, err := s.blocks.read(n)
+	for n := s.at.block; n < s.blocks; n++ {
+		b, err := s.reader.read(n)
 		if err != nil {
 			return err
 		}
@@ -288,7 +289,7 @@ func (r *blockReader) read(n uint32) ([]byte, error) {
 		}
 		r.buf = r.buf[:cap(r.buf)]
 		k, err := r.file.ReadAt(r.buf, off)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			r.buf = r.buf[:0]
 			return nil, err
 		}

@@ -65,7 +65,7 @@ func writeSnapshot(sub string, id Identity, snap *pb.Snapshot) (crc uint32, err 
 		err = publish(tmp, path)
 	}
 	if err != nil {
-		os.Remove(tmp)
+		_ = os.Remove(tmp)
 		return 0, err
 	}
 	return crc, nil

@@ -129,7 +129,7 @@ func TestWatch(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("caller went away")
 	cancel(stop)
-	if _, err := w.Next(ctx); err != stop {
+	if _, err := w.Next(ctx); !errors.Is(err, stop) {
 		t.Error(err)
 	}
 	w.Close()
@@ -144,10 +144,10 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Close(stop)
-	if _, err := next(t, w); err != stop {
+	if _, err := next(t, w); !errors.Is(err, stop) {
 		t.Error(err)
 	}
-	if _, err := h.Watch("", 5); err != stop {
+	if _, err := h.Watch("", 5); !errors.Is(err, stop) {
 		t.Error(err)
 	}
 }

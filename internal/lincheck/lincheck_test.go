@@ -222,7 +222,7 @@ func TestUndecided(t *testing.T) {
 		r.Begin(0, Op{Kind: Get, Key: "/k"}).Done(Result{Value: fmt.Sprint(i), Revision: uint64(i + 1)})
 	}
 	r.Begin(0, Op{Kind: Get, Key: "/k"}).Done(Result{Value: "never", Revision: 50})
-	if err := r.Check(50 * time.Millisecond); err != ErrUndecided {
+	if err := r.Check(50 * time.Millisecond); !errors.Is(err, ErrUndecided) {
 		t.Errorf("%v", err)
 	}
 }
