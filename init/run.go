@@ -122,6 +122,9 @@ func (d *initd) safely(op string, f func()) {
 // still be of use without it.
 func (d *initd) prepare() {
 	signal.Notify(d.signals, unix.SIGTERM, unix.SIGINT, unix.SIGPWR, sigHalt, sigPowerOff, sigReboot)
+	// A log that nobody reads any more must cost an error and not this process;
+	// a handler, unlike ignoring, is not inherited by the roles.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	note := func(err error) {
 		if err != nil {
 			d.log.Error("boot", "op", "init", "err", err)

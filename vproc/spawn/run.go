@@ -46,9 +46,10 @@ func Run(log *slog.Logger) int {
 		}
 	}
 	// A signal that is ignored when a role starts would be ignored by every
-	// command; one with a handler is reset by exec.
+	// command; one with a handler is reset by exec. SIGPIPE: a log that nobody
+	// reads may not end the role.
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
+	signal.Notify(c, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE)
 	unix.CloseOnExec(listenFD)
 	if err := unix.SetNonblock(listenFD, false); err != nil {
 		log.Error("spawn role: no socket from PID 1 (only `ssi init` starts this role)", "op", "spawn", "err", err)
