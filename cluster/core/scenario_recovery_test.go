@@ -125,8 +125,8 @@ func TestBigSnapshot(t *testing.T) {
 	w := cluster(t, 30, 2)
 	w.wire = true
 	waitVoters(t, w, 1, 2)
-	big := strings.Repeat("x", 500<<10)
-	for i := range 8 {
+	big := strings.Repeat("x", 300<<10)
+	for i := range 4 {
 		var done bool
 		w.node(1).propose(App, putCommand(fmt.Sprint("big", i), fmt.Sprint("k", i), big), 5*time.Second, func(o Outcome) { done = o.Err == nil })
 		runUntil(t, w, 5*time.Second, "written", func() bool { return done })
@@ -134,11 +134,11 @@ func TestBigSnapshot(t *testing.T) {
 	l := w.initHolder()
 	l.do(func() { l.core.takeCompact(); l.core.compact.Keep = l.core.rep.index + 1 })
 	w.Conditions.Loss = 0.05
-	for i := range 4 {
+	for i := range 2 {
 		num := id.Node(3 + i)
 		n := w.addNode(num, member.Info{Name: fmt.Sprint("n", num), Addr: "10.0.0.9:1985"})
 		n.start(true)
-		runUntil(t, w, 60*time.Second, "the new node caught up", func() bool { return n.app.Counts["big7"] == 1 && n.serving() })
+		runUntil(t, w, 60*time.Second, "the new node caught up", func() bool { return n.app.Counts["big3"] == 1 && n.serving() })
 	}
 }
 
