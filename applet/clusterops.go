@@ -106,8 +106,9 @@ node has. What was decided and did not reach this node is lost, so choose the
 node with the highest transition number (cluster -v on each).
 
 Make sure that the other voters are switched off or cut off first. If one of
-them is alive behind a broken network, it stays without init and is refused when
-the network comes back; it then has to forget its state: cluster rejoin, there.
+them is alive behind a broken network, it stays without init; when it reaches
+this node again it learns that it was forced out, drops its copy of the state and
+joins again under its number.
 
 force asks before it acts; --yes answers. Only root may do it.`,
 		Example: `  cluster -v          is this the most recent node?
@@ -132,7 +133,7 @@ force asks before it acts; --yes answers. Only root may do it.`,
 			}
 			fmt.Fprintf(env.Stdout, "Node %d is the only voter now (recovery %d).\n", s.Self, res.Recovery)
 			for _, n := range res.Lost {
-				fmt.Fprintf(env.Stdout, "Node %d was left behind: run `cluster rejoin` there.\n", n)
+				fmt.Fprintf(env.Stdout, "Node %d was left behind: it joins again, empty, when it comes back.\n", n)
 			}
 			return nil
 		},

@@ -97,26 +97,25 @@ type JoinRequest struct {
 // JoinAs asks the cluster to be let in and writes the state directory; the daemon
 // does the rest when it starts. A try that was cut off may be repeated.
 func JoinAs(ctx context.Context, r JoinRequest) (Identity, error) {
-	fail := func(err error) (Identity, error) { return Identity{}, fmt.Errorf("join: %w", err) }
 	if err := refuseMember(r.Dir, false); err != nil {
-		return fail(err)
+		return Identity{}, err
 	}
 	token, err := pki.ParseToken(r.Token)
 	if err != nil {
-		return fail(err)
+		return Identity{}, err
 	}
 	switch witness := token.Role == pki.RoleWitness; {
 	case r.Witness && !witness:
-		return fail(errno.New(errno.Invalid, "", 0, "the token is for a node; a witness needs one made by `ssi cluster token --witness`"))
+		return Identity{}, errno.New(errno.Invalid, "join", 0, "the token is for a node; a witness needs one made by `ssi cluster token --witness`")
 	case !r.Witness && witness:
-		return fail(errno.New(errno.Invalid, "", 0, "the token is for a witness: ssi cluster witness"))
+		return Identity{}, errno.New(errno.Invalid, "join", 0, "the token is for a witness: ssi cluster witness")
 	}
 	if len(r.Addrs) == 0 {
-		return fail(errors.New("no address of a node of the cluster was given"))
+		return Identity{}, errno.New(errno.Invalid, "join", 0, "no address of a node of the cluster was given")
 	}
 	key, err := pki.PendingKey(r.Dir)
 	if err != nil {
-		return fail(err)
+		return Identity{}, err
 	}
 	join := &pki.Join{Token: token, Key: key, Hostname: r.Name, Address: r.Addr, Version: r.Version}
 	var errs []error
@@ -129,11 +128,11 @@ func JoinAs(ctx context.Context, r JoinRequest) (Identity, error) {
 		ident := Identity{ID: joined.Who.Cluster, Name: joined.ClusterName, Profile: joined.Profile, Addr: r.Addr,
 			Node: joined.Who.Node, Witness: joined.Who.Role == pki.RoleWitness}
 		if err := settle(r.Dir, ident, joined.Material, joined.Members); err != nil {
-			return fail(err)
+			return Identity{}, err
 		}
 		return ident, nil
 	}
-	return fail(errors.Join(errs...))
+	return Identity{}, errors.Join(errs...)
 }
 
 // settle writes what makes a machine a node; the identity comes last, so that

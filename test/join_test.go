@@ -79,10 +79,12 @@ func TestTokens(t *testing.T) {
 
 	other := start(t, 1, named("other"))
 	foreign := other.token(api.TokenParams{})
-	if out, status := c.joinAgain(2, foreign); status != 1 {
+	// Here it is the joiner that refuses: the cluster it reached is not the one
+	// that its token pins.
+	if out, status := c.joinAgain(2, foreign); status != 1 || !strings.Contains(out, "not of the token's cluster") {
 		t.Errorf("a token of another cluster: status %d, %q", status, out)
 	}
-	c.awaitLog(1, "of another cluster")
+	c.awaitLog(1, "refuses this node")
 }
 
 // TestAddAndRevoke adds a node by a token and takes its certificate away again:
