@@ -103,6 +103,14 @@ func loadText(n api.NodeInfo) string {
 	return strconv.Itoa(*n.Load)
 }
 
+// roleText is what a node is for the consensus; one that is DOWN is nothing.
+func roleText(n api.NodeInfo) string {
+	if n.State == api.Down {
+		return "-"
+	}
+	return orDash(string(n.Role))
+}
+
 func orDash(s string) string {
 	if s == "" {
 		return "-"
@@ -115,7 +123,7 @@ func printNodes(w io.Writer, s *api.ClusterStatus, now time.Time) error {
 	fmt.Fprintln(tw, "NODE\tNAME\tSTATE\tINIT\tROLE\tLOAD\tADDRESS\tSINCE")
 	for _, n := range s.Nodes {
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", number(s, n.Node), n.Name, n.State,
-			initText(n), orDash(string(n.Role)), loadText(n), n.Addr, age(now.Sub(n.Since)))
+			initText(n), roleText(n), loadText(n), n.Addr, age(now.Sub(n.Since)))
 	}
 	return tw.Flush()
 }
@@ -243,7 +251,7 @@ func printNodeKeys(cmd *cobra.Command, env *Env, s *api.ClusterStatus, num id.No
 	line("Name", "%s", n.Name)
 	line("Address", "%s", n.Addr)
 	line("Init node", "%s", initText(n))
-	line("Role", "%s", orDash(string(n.Role)))
+	line("Role", "%s", roleText(n))
 	line("Incarnation", "%016x", uint64(n.Incarnation))
 	line("Load", "%s", loadText(n))
 	line("Clock offset", "%s", clockText(n))

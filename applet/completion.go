@@ -64,18 +64,22 @@ func WriteCompletion(env *Env, table []Entry, shell string) error {
 
 type completer = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
 
-// completeNodes offers the numbers and names of nodes for the first argument;
-// withBest also the word for the least loaded one.
-func completeNodes(env *Env, withBest bool) completer {
+// completeNodes offers the numbers and names of nodes for the first argument. To
+// run something it offers only nodes that are UP, and the word for the least
+// loaded one.
+func completeNodes(env *Env, run bool) completer {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		var words []string
 		for _, n := range completionNodes(env) {
+			if run && n.State != api.Up {
+				continue
+			}
 			words = append(words, fmt.Sprintf("%d\t%s, %s", n.Node, n.Name, n.State), fmt.Sprintf("%s\tnode %d, %s", n.Name, n.Node, n.State))
 		}
-		if withBest {
+		if run {
 			words = append(words, best+"\tthe least loaded node")
 		}
 		return words, cobra.ShellCompDirectiveNoFileComp

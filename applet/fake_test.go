@@ -153,7 +153,7 @@ func cannedStatus() api.ClusterStatus {
 				Incarnation: 0xabc, Transition: 3, Since: at(2*time.Hour + 3*time.Minute), Cause: "ready", Load: load(12)},
 			{Node: 2, Name: "node2", Addr: "10.85.0.2:1985", State: api.Up, Role: api.RoleVoter, Capable: true, Classes: []string{"web", "db"},
 				Incarnation: 0xdef, Transition: 7, Since: at(65 * time.Second), Cause: "ready", Load: load(3), ClockOffset: &offset},
-			{Node: 3, Name: "node3", Addr: "10.85.0.3:1985", State: api.Down, Capable: false,
+			{Node: 3, Name: "node3", Addr: "10.85.0.3:1985", State: api.Down, Role: api.RoleClient,
 				Transition: 12, Since: at(26 * time.Hour), Cause: "no contact for 1.3s"},
 			{Node: 4, Name: "node4", Addr: "10.85.0.4:1985", State: api.ComingUp, Role: api.RoleClient,
 				Transition: 11, Since: at(time.Second), Cause: "joins", Phase: "catching up"},
