@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/raft/v3"
 	"golang.org/x/sys/unix"
 
 	"ssi/cluster/core"
@@ -31,7 +32,7 @@ func (c *Cluster) save(ctx context.Context, out *core.Output) error {
 			}
 			return nil
 		}
-		if !errors.Is(err, unix.ENOSPC) || ctx.Err() != nil {
+		if !isFull(err) || ctx.Err() != nil {
 			return fmt.Errorf("write the cluster's log: %w", err)
 		}
 		if !waited {
@@ -42,6 +43,9 @@ func (c *Cluster) save(ctx context.Context, out *core.Output) error {
 		pause(ctx, fullPause)
 	}
 }
+
+// isFull reports whether an error will pass when somebody makes room.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // compact writes a snapshot and shortens the log, beside the loop: it may take
 // as long as the disk likes. If one is being written already, the next one will
@@ -56,10 +60,13 @@ func (c *Cluster) compact(job *core.Compact) {
 	c.compacting.Go(func() {
 		defer func() { <-c.snapshots }()
 		err := disk.TakeSnapshot(job.Index, job.ConfState, job.Data)
-		if err == nil {
-			err = disk.Compact(job.Keep)
+		if err == nil && job.Keep > 1 {
+			err = disk.Compact(job.Keep - 1)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, raft.ErrSnapOutOfDate):
+			// The leader's snapshot came first.
+		case err != nil:
 			c.log.Error("shorten the cluster's log", "path", c.cfg.Dir, "err", err)
 		}
 	})
