@@ -126,7 +126,7 @@ func TestSettable(t *testing.T) {
 // random is a random command, often one that fits.
 func random(r *rand.Rand, m *Machine) Command {
 	n := id.Node(1 + r.IntN(4))
-	c := Command{Node: n, Incarnation: m.Get(n).Incarnation + id.Incarnation(r.IntN(2)), Term: uint64(r.IntN(9)), To: State(r.IntN(8)), Cause: "c"}
+	c := Command{Node: n, Incarnation: m.Get(n).Incarnation + id.Incarnation(r.IntN(2)), Term: m.View().InitTerm + uint64(r.IntN(2)), To: State(r.IntN(8)), Cause: "c"}
 	c.Op = []Op{Join, Join, MarkUp, SetState, Expire, CleanupDone, CleanupDone, Leave, Remove, InitTaken}[r.IntN(10)]
 	if c.Op == Join {
 		c.Info = info(n)
@@ -145,7 +145,7 @@ func TestRandom(t *testing.T) {
 		text string
 	}
 	var views []seen
-	for i := range 20_000 {
+	for i := range 60_000 {
 		raw := random(r, a).Encode()
 		ca, err := DecodeCommand(raw)
 		if err != nil {
@@ -156,7 +156,7 @@ func TestRandom(t *testing.T) {
 		if fmt.Sprint(ea) != fmt.Sprint(eb) {
 			t.Fatalf("command %d: %v and %v", i, ea, eb)
 		}
-		if i%500 == 0 {
+		if i%2000 == 0 {
 			snap, err := a.Snapshot()
 			if err != nil {
 				t.Fatal(err)
