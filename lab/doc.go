@@ -37,7 +37,7 @@
 //
 // What a node runs is known by its contract only: `/sbin/ssi` is the binary of
 // the supervisor; `ssi --install DIR` makes links, `ssi cluster init …` writes
-// the first node's state and tokens, `ssi init` is PID 1, and the method
+// the first node's state and tokens (one a line), `ssi init` is PID 1, and the method
 // ssi.cluster.Status on /run/ssi/ssi.sock tells which nodes are UP. The first
 // boot of the other nodes leaves token and address in /etc/ssi/join.
 //

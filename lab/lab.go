@@ -33,7 +33,7 @@ type Lab struct {
 
 	owner *os.File      // ends the lab when it is closed; nil if this process does not own it
 	ended chan struct{} // closed when the supervisor that this process started ended; nil if it did not
-	lost  func() error  // why the supervisor ended; valid after ended
+	lost  func() error  // how it ended, nil if in order; valid after ended
 }
 
 // Start makes a lab and, unless o.NoWait is set, waits until all of its nodes are
@@ -63,10 +63,11 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		return l, nil
 	}
 	if err := l.Wait(ctx, o.Timeout); err != nil {
-		if words := l.supervisorWords(); words != "" && l.gone() {
-			err = errno.New(errno.Other, "lab", 0, "the supervisor ended: %s", words)
+		if errno.Is(err, errno.Unavailable) && l.gone() {
+			err = errno.New(errno.Other, "lab", 0, "the supervisor ended (%v): %s", l.lost(), l.supervisorWords())
 		}
-		return nil, errors.Join(err, l.Down(context.WithoutCancel(ctx)))
+		_ = l.Down(context.WithoutCancel(ctx)) // what matters is said
+		return nil, err
 	}
 	return l, nil
 }
@@ -131,10 +132,10 @@ func launchSupervisor(o *Options, lock *os.File) (*Lab, error) {
 		return nil, fmt.Errorf("lab: start the supervisor: %w", err)
 	}
 	l := &Lab{Name: o.Name, owner: ours, ended: make(chan struct{})}
-	var werr error
-	l.lost = func() error { return werr }
+	var end error
+	l.lost = func() error { return end }
 	go func() { // ends with the supervisor; Close waits for it
-		werr = cmd.Wait()
+		end = cmd.Wait()
 		close(l.ended)
 	}()
 	return l, os.WriteFile(filepath.Join(dir, pidFile), []byte(strconv.Itoa(cmd.Process.Pid)), 0o600)
@@ -200,7 +201,8 @@ func (l *Lab) call(ctx context.Context, method string, params, result any) error
 	return c.Call(ctx, method, params, result)
 }
 
-// gone reports whether the supervisor that this process started ended.
+// gone reports whether the supervisor that this process started ended, or ends
+// right now.
 func (l *Lab) gone() bool {
 	if l.ended == nil {
 		return false
@@ -208,7 +210,7 @@ func (l *Lab) gone() bool {
 	select {
 	case <-l.ended:
 		return true
-	case <-time.After(100 * time.Millisecond):
+	case <-time.After(time.Second):
 		return false
 	}
 }
@@ -353,6 +355,9 @@ func (l *Lab) Down(ctx context.Context) error {
 		select {
 		case <-l.ended:
 			err = nil
+			if end := l.lost(); end != nil {
+				err = errno.New(errno.Other, "lab", 0, "the supervisor of %q did not end in order: %w", l.Name, end)
+			}
 		case <-ctx.Done():
 		}
 	case pidfd >= 0:

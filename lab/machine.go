@@ -88,6 +88,7 @@ func (m *machine) start(ctx context.Context, prepared func() (*join, error)) err
 func (m *machine) boot(ctx context.Context, prepared func() (*join, error)) (_ *life, err error) {
 	ctx, cancel := context.WithTimeout(ctx, layTimeout)
 	defer cancel()
+	defer context.AfterFunc(m.s.ctx, cancel)()
 	if !m.laid {
 		if err := m.layDisk(); err != nil {
 			return nil, err

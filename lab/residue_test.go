@@ -173,7 +173,8 @@ func TestLeavesNothing(t *testing.T) {
 func TestKilledSupervisor(t *testing.T) {
 	needRoot(t)
 	before := tracesNow(t)
-	l := start(t, Options{Nodes: 2})
+	l, err := Start(t.Context(), Options{Name: labName("killed"), Nodes: 2})
+	check(t, err)
 	sh(t, l, 2, "setsid sleep 1000 >/dev/null 2>&1 </dev/null &")
 	ns := namespaces(t, supervisorOf(t, l))
 	check(t, unix.Kill(supervisorOf(t, l), unix.SIGKILL))
@@ -187,6 +188,9 @@ func TestKilledSupervisor(t *testing.T) {
 	second, err := Start(t.Context(), Options{Name: l.Name, Nodes: 1})
 	check(t, err)
 	check(t, second.Close())
+	if err := l.Close(); err == nil || !strings.Contains(err.Error(), "did not end in order: signal: killed") {
+		t.Errorf("close of a killed lab: %v", err)
+	}
 	checkNothingLeft(t, l.Name, before, ns)
 }
 
@@ -241,6 +245,19 @@ func TestFirstBootFails(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if left := leftovers(t, labName("fail"), before, spaces{}); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// A supervisor that does not come up is told apart from a lab that is not there.
+func TestSupervisorFails(t *testing.T) {
+	needRoot(t)
+	before := tracesNow(t)
+	_, err := Start(t.Context(), Options{Name: labName("sup"), Binary: "/bin/false"})
+	if err == nil || !strings.Contains(err.Error(), "the supervisor ended (exit status 1)") {
+		t.Errorf("%v", err)
+	}
+	if left := leftovers(t, labName("sup"), before, spaces{}); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ssi/internal/api"
 	"ssi/internal/errno"
 	"ssi/internal/id"
 )
@@ -124,8 +125,7 @@ func supervise(name string) error {
 	go func() { served <- server.Serve(l.(*net.UnixListener)) }()
 	s.wg.Go(s.bootAll)
 	s.awaitEnd(owner, served)
-	err = s.teardown()
-	server.Close()
+	err = s.teardown(server)
 	// The directory goes last: with the lock still held, by the names that the
 	// old root knew.
 	if rerr := base.RemoveAll(name); err == nil && rerr != nil {
@@ -183,10 +183,12 @@ func (s *supervisor) awaitEnd(owner *os.File, served <-chan error) {
 
 // teardown ends all nodes. The kernel removes their mounts, namespaces and
 // interfaces.
-func (s *supervisor) teardown() error {
+func (s *supervisor) teardown(server *api.Server) error {
+	// Commands that run in nodes end with them, and so do their connections.
 	err := s.cg.remove(s.cgroup())
+	server.Close()
 	s.wg.Wait()
-	// A boot that was under way may have made a cgroup meanwhile.
+	// A start that was under way may have made a cgroup meanwhile.
 	if rerr := s.cg.remove(s.cgroup()); err == nil {
 		err = rerr
 	}
