@@ -33,6 +33,11 @@
 // keep members out. Every unary call has a deadline (Limits.CallTimeout when
 // the caller set none); a streaming call lives as long as both ends are members.
 //
+// Bulk data is worked on by at most Limits.BulkProcs goroutines at once (see
+// turns), so that a processor of the Go scheduler is always free for messages.
+// A program that sets GOMAXPROCS to the number of CPUs plus one loses nothing
+// of the throughput by that.
+//
 // # Goroutines
 //
 // Per listener one; per accepted connection one (gRPC connections are handed to
@@ -44,7 +49,9 @@
 //
 // Transport.mu guards the tables of peers and connections and is never held
 // over I/O or a callback. outbox.mu guards one queue. gate.mu and refusals.mu
-// are leaves. No two are ever held together.
+// are leaves. No two of these are ever held together. Of a connection, rmu and
+// wmu serialise its reads and writes and come before socket.wmu; none of them
+// is taken under Transport.mu.
 //
 // # Never
 //

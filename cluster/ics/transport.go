@@ -2,7 +2,6 @@ package ics
 
 import (
 	"context"
-	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -261,7 +260,7 @@ func (t *Transport) Serve(l net.Listener) error {
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
-		return errors.Join(errClosed(t.cfg.Self), l.Close())
+		return l.Close()
 	}
 	t.listeners = append(t.listeners, l)
 	if !t.serving {
