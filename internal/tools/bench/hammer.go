@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// window is the length of a sample of a rate.
+const window = 250 * time.Millisecond
+
+// samples is what a load found.
+type samples struct {
+	Durations []time.Duration `json:"durations_ns"` // of each call
+	Rates     []float64       `json:"rates"`        // per second, of each whole window but the first
+}
+
+// load is how long and how often something is called: until For has passed or
+// each caller made Max calls.
+type load struct {
+	Parallel int           `json:"parallel"` // callers
+	For      time.Duration `json:"for_ns"`
+	Max      int           `json:"max,omitempty"` // calls of one caller; 0: no limit
+}
+
+// hammer calls f as l says, f(i) only by caller i, and stops at the first error.
+func hammer(ctx context.Context, l load, f func(ctx context.Context, caller int) error) (samples, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	start := time.Now()
+	perCaller := make([][]time.Duration, l.Parallel)
+	ends := make([][]time.Duration, l.Parallel)
+	var wg sync.WaitGroup
+	for i := range l.Parallel {
+		wg.Go(func() {
+			for n := 0; (l.Max == 0 || n < l.Max) && ctx.Err() == nil; n++ {
+				began := time.Now()
+				if began.Sub(start) >= l.For {
+					return
+				}
+				if err := f(ctx, i); err != nil {
+					cancel(err)
+					return
+				}
+				end := time.Now()
+				perCaller[i] = append(perCaller[i], end.Sub(began))
+				ends[i] = append(ends[i], end.Sub(start))
+			}
+		})
+	}
+	wg.Wait()
+	var s samples
+	var all []time.Duration
+	for i := range l.Parallel {
+		s.Durations = append(s.Durations, perCaller[i]...)
+		all = append(all, ends[i]...)
+	}
+	amounts := make([]float64, len(all))
+	for i := range amounts {
+		amounts[i] = 1
+	}
+	s.Rates = windows(all, amounts, min(l.For, time.Since(start)))
+	if err := context.Cause(ctx); err != nil {
+		return s, err
+	}
+	if len(s.Durations) == 0 {
+		return s, errors.New("not one call ended in time")
+	}
+	return s, nil
+}
+
+// windows adds up amounts by when they came and gives their rate per second in
+// each whole window, without the first, in which things warm up.
+func windows(when []time.Duration, amounts []float64, total time.Duration) []float64 {
+	sums := make([]float64, int(total/window))
+	for i, t := range when {
+		if w := int(t / window); w < len(sums) {
+			sums[w] += amounts[i]
+		}
+	}
+	for i := range sums {
+		sums[i] /= window.Seconds()
+	}
+	if len(sums) > 1 {
+		sums = sums[1:]
+	}
+	return sums
+}
+
+// stream counts bytes as they come or go.
+type stream struct {
+	start   time.Time
+	when    []time.Duration
+	amounts []float64
+}
+
+func newStream() *stream { return &stream{start: time.Now()} }
+
+func (s *stream) add(n int) {
+	s.when = append(s.when, time.Since(s.start))
+	s.amounts = append(s.amounts, float64(n)/1e6)
+}
+
+func (s *stream) elapsed() time.Duration { return time.Since(s.start) }
+
+// rates is MB/s of each window.
+func (s *stream) rates() []float64 { return windows(s.when, s.amounts, s.elapsed()) }
