@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/keeper"
+	"ssi/internal/sys"
 )
 
 // Signals by which systemctl(1), halt(8) and the like address process 1:
@@ -64,6 +65,8 @@ func Run(o Options) int {
 	// The main loop allocates next to nothing; memory counts, speed does not.
 	debug.SetGCPercent(25)
 	d.safely("prepare", d.prepare)
+	d.safely("start", d.startRoles)
+	sys.ReleaseText() // most of what the start of the program touched is never used again
 	for d.ending == 0 {
 		d.safely("main loop", d.step)
 	}
@@ -222,10 +225,9 @@ func (d *initd) prepareNode() (*os.File, []string, func(), error) {
 	return theirs, []string{keeper.FDEnv + "=3", keeper.CgroupEnv + "=" + string(d.cgroup)}, end, nil
 }
 
-// step starts what is due, waits for one event and acts on it.
-func (d *initd) step() {
+// startRoles starts what is due.
+func (d *initd) startRoles() {
 	now := time.Now()
-	wait := time.Hour
 	for _, r := range []*role{d.spawn, d.node} {
 		if r.pid == 0 && !now.Before(r.due) {
 			if err := r.start(d.o.Exe, now); err != nil {
@@ -236,8 +238,16 @@ func (d *initd) step() {
 			default:
 			}
 		}
+	}
+}
+
+// step starts what is due, waits for one event and acts on it.
+func (d *initd) step() {
+	d.startRoles()
+	wait := time.Hour
+	for _, r := range []*role{d.spawn, d.node} {
 		if r.pid == 0 {
-			wait = min(wait, r.due.Sub(now))
+			wait = min(wait, time.Until(r.due))
 		}
 	}
 	t := time.NewTimer(wait)

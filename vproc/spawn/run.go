@@ -15,6 +15,7 @@ import (
 
 	"ssi/internal/keeper"
 	"ssi/internal/proc"
+	"ssi/internal/sys"
 )
 
 // listenFD is the descriptor of the listening socket, which PID 1 passes.
@@ -63,6 +64,7 @@ func Run(log *slog.Logger) int {
 	if err != nil {
 		nice = 20 // the system call returns 20-nice
 	}
+	sys.ReleaseText() // most of what the start of the program touched is never used again
 	s := &server{log: log, exe: exe, nice: 20 - nice, hard: mayRaiseLimits()}
 	if !s.hard {
 		log.Warn("without CAP_SYS_RESOURCE remote commands get the soft limits of their callers only, not the hard ones", "op", "spawn")
