@@ -80,6 +80,7 @@ type Core struct {
 	outcomes    []Outcome
 	transitions []member.Transition
 	notices     []string
+	said        map[string]time.Duration // when a notice was given last
 	newRaft     *NewRaft
 	dropRaft    bool
 	restored    bool
@@ -100,7 +101,7 @@ func New(cfg Config, app Machine) (*Core, error) {
 		cfg: cfg, t: cfg.Timing, inc: cfg.Incarnation, recovery: cfg.Recovery,
 		rng:   rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.Self))),
 		rep:   newReplica(app),
-		xfers: map[id.Node]*xfer{}, open: map[id.Node]*openMsg{},
+		xfers: map[id.Node]*xfer{}, open: map[id.Node]*openMsg{}, said: map[string]time.Duration{},
 	}
 	c.rep.noDedupe = cfg.faults.noDedupe
 	if cfg.Storage == nil {
@@ -218,19 +219,29 @@ func (c *Core) Wake() time.Duration {
 			w = c.now // a new leader takes init at once
 		}
 	} else if c.rn != nil {
-		w = min(w, c.campaignAt)
-		if c.raftLead != 0 && !c.leading() {
-			w = min(w, c.contact+c.t.Election)
+		bound := c.contact + c.t.Election
+		if c.isVoter() {
+			w = min(w, max(c.campaignAt, bound))
+		}
+		if c.raftLead != 0 {
+			w = min(w, bound)
 		}
 	}
 	if c.serveUntil > c.now {
 		w = min(w, c.serveUntil)
 	}
+	_, alive := c.self()
 	for _, p := range c.pending {
-		w = min(w, p.deadline, p.retryAt)
+		w = min(w, p.deadline)
+		if alive && c.leaderNode != 0 {
+			w = min(w, p.retryAt)
+		}
 	}
 	for _, b := range c.barriers {
-		w = min(w, b.deadline, b.retryAt)
+		w = min(w, b.deadline)
+		if b.index == 0 && c.lead == nil && c.leaderNode != 0 {
+			w = min(w, b.retryAt)
+		}
 	}
 	if len(c.xfers) > 0 {
 		w = min(w, c.now+4*c.t.Heartbeat)
@@ -294,11 +305,17 @@ func (c *Core) fail(err error) {
 	}
 }
 
-// notice adds a line for the log; a flood is cut.
+// notice adds a line for the log; the same line at most once a minute.
 func (c *Core) notice(format string, args ...any) {
-	if len(c.notices) < 64 {
-		c.notices = append(c.notices, fmt.Sprintf(format, args...))
+	line := fmt.Sprintf(format, args...)
+	if at, ok := c.said[line]; ok && c.now < at+time.Minute || len(c.notices) >= 64 {
+		return
 	}
+	if len(c.said) >= 256 {
+		clear(c.said)
+	}
+	c.said[line] = c.now
+	c.notices = append(c.notices, line)
 }
 
 // newLife goes on under another incarnation: the one before was declared dead.
@@ -322,10 +339,6 @@ func (c *Core) setLeader(n id.Node, term uint64) {
 		return
 	}
 	c.leaderNode, c.leaderTerm, c.missed = n, term, 0
-	if n == 0 {
-		c.leaderless = c.now
-		return
-	}
 	if n != c.cfg.Self {
 		c.helloAt = c.now
 	}
@@ -337,10 +350,11 @@ func (c *Core) setLeader(n id.Node, term uint64) {
 	}
 }
 
-// loseLeader forgets the leader until one shows up.
+// loseLeader forgets the leader until one shows up, and its term, which may have
+// been a mad node's word.
 func (c *Core) loseLeader() {
 	if c.leaderNode != 0 {
-		c.leaderNode, c.leaderless = 0, c.now
+		c.leaderNode, c.leaderTerm, c.leaderless = 0, 0, c.now
 	}
 }
 
@@ -351,7 +365,6 @@ func (c *Core) forcedOut(recovery uint64) {
 	c.recovery, c.void = recovery, true
 	c.leaveRaft()
 	c.loseLeader()
-	c.leaderTerm = 0
 	c.newLife(c.inc+1, "the cluster was forced on without it")
 	for _, b := range c.barriers {
 		c.outcomes = append(c.outcomes, Outcome{Req: b.req, Err: errno.New(errno.Stale, "read", c.cfg.Self, "the cluster was forced on without this node")})

@@ -83,3 +83,30 @@ func TestThreeNodes(t *testing.T) {
 	runUntil(t, w, 5*time.Second, "three voters", func() bool { return len(w.node(1).status.Voters) == 3 })
 	runFor(t, w, 5*time.Second)
 }
+
+// TestNoBusyLoop counts how often cores want to be called when nothing happens,
+// and when nothing can happen.
+func TestNoBusyLoop(t *testing.T) {
+	w := cluster(t, 2, 5)
+	count := func(what string, limit int) {
+		t.Helper()
+		for _, n := range w.nodes {
+			n.ticks = 0
+		}
+		runFor(t, w, 10*time.Second)
+		for _, n := range w.nodes {
+			if n.ticks > 10*limit {
+				t.Errorf("%s: node %d is called %d times a second", what, n.num, n.ticks/10)
+			}
+		}
+	}
+	count("idle", 45)
+	for _, n := range w.nodes {
+		for _, m := range w.nodes {
+			w.Cut(int(n.num), int(m.num))
+		}
+		n.propose(App, putCommand("p"+n.num.String(), "k", "v"), time.Minute, func(Outcome) {})
+		n.barrier(time.Minute, func(Outcome) {})
+	}
+	count("everyone alone", 45)
+}

@@ -36,6 +36,7 @@ type simNode struct {
 	wake    int // number of the newest wake-up asked for
 	wakeAt  time.Duration
 	stopped bool // left for good
+	ticks   int
 
 	goodClock bool // its clock is not set back
 	nextReq   uint64
@@ -221,6 +222,7 @@ func (n *simNode) resume() {
 }
 
 func (n *simNode) tick() {
+	n.ticks++
 	n.do(func() { n.core.Tick(n.local(), time.Unix(1e9, 0).Add(n.w.Now())) })
 }
 
