@@ -157,6 +157,7 @@ func (t *Transport) selfPair(proto string) (near, far *conn, err error) {
 		_, _ = a.Close(), b.Close()
 		return nil, nil, errClosed(t.cfg.Self)
 	}
+	near.twin, far.twin = far, near
 	for _, c := range []*conn{near, far} {
 		c.identify(nil, t.cfg.Self, "", proto)
 		c.incarnation.Store(uint64(t.cfg.Incarnation))

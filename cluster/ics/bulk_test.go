@@ -144,6 +144,15 @@ func TestBulkFence(t *testing.T) {
 	}
 	_ = work.Close() // broken already
 	must(t, control.Close())
+
+	// A node's stream with itself ends with the reason too, not as if complete.
+	two.SetServing(true, "")
+	self, err := two.OpenBulk(t.Context(), 2, "work", nil)
+	must(t, err)
+	two.SetServing(false, "lease lost again")
+	_, err = self.Read(make([]byte, 1))
+	wantKind(t, err, errno.Fenced, "lease lost again")
+	_ = self.Close() // broken already
 }
 
 // A reader that rests holds the writer up; nothing is lost or piled up.

@@ -43,6 +43,7 @@ type conn struct {
 	release     func()                  // gives back what the connection counts against; Transport.mu
 	end         context.CancelCauseFunc // of the handler's context; Transport.mu
 
+	twin *conn      // the other end, of a connection of the node with itself
 	sock *socket    // below TLS; nil to the node itself
 	rmu  sync.Mutex // one Read at a time
 	wmu  sync.Mutex // one Write at a time
@@ -77,18 +78,23 @@ func (c *conn) identify(tc *tls.Conn, peer id.Node, role, proto string) {
 	c.peer, c.role, c.proto = peer, role, proto
 }
 
-func (c *conn) setCause(cause error) {
-	if cause != nil {
-		c.cause.CompareAndSwap(nil, &cause)
-	}
+// setCause gives the connection's end a reason, if it has none; true if it was
+// this one.
+func (c *conn) setCause(cause error) bool {
+	return cause != nil && c.cause.CompareAndSwap(nil, &cause)
 }
 
 // abort ends the connection at once: nothing is flushed, no alert is sent, a
 // blocked read or write returns cause.
 func (c *conn) abort(cause error) {
 	c.setCause(cause)
+	// Without TLS the other end would take this for the orderly end.
+	other := c.twin != nil && c.twin.setCause(c.explain(errCut))
 	_ = c.raw.Close() // the descriptor is gone either way
 	c.forget()
+	if other {
+		c.twin.abort(nil)
+	}
 }
 
 // Close ends the connection in the orderly way of TLS. That may write, for at

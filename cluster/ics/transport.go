@@ -168,7 +168,8 @@ func (t *Transport) SetServing(ok bool, why string) {
 	if ok {
 		return
 	}
-	for _, c := range t.connsWhere(func(c *conn) bool { return c.proto == protoBulk && !c.control }) {
+	// A stream without a handler yet is caught in runBulk.
+	for _, c := range t.connsWhere(func(c *conn) bool { return c.inbound && c.end != nil && !c.control }) {
 		c.abort(fenced)
 	}
 }
