@@ -135,7 +135,7 @@ func (w *chaos) mayWipe(n *simNode) bool {
 func (w *chaos) fault() {
 	r := w.Rand()
 	n := w.nodes[r.IntN(len(w.nodes))]
-	switch r.IntN(10) {
+	switch r.IntN(11) {
 	case 0, 1: // crash, with or without its state
 		if n.core == nil {
 			return
@@ -193,6 +193,24 @@ func (w *chaos) fault() {
 			}
 		}
 		w.After(time.Duration(r.Int64N(int64(3*time.Second))), func() { w.trace("healed"); w.Heal() })
+	case 10: // an orderly departure, and back after a while
+		if n.core == nil || n.core.leaving {
+			return
+		}
+		w.trace("n%d leaves", n.num)
+		n.do(func() { n.core.Leave("test") })
+		life := n.life
+		w.After(time.Duration(r.Int64N(int64(4*time.Second))), func() {
+			if n.life == life {
+				w.trace("n%d has left: %v", n.num, n.status.Left)
+				n.crash()
+				w.After(time.Duration(r.Int64N(int64(time.Second))), func() {
+					if n.core == nil {
+						n.start(true)
+					}
+				})
+			}
+		})
 	case 9: // an operator declares a node dead
 		if n.core != nil {
 			m := w.nodes[r.IntN(len(w.nodes))]
@@ -246,6 +264,9 @@ func (w *chaos) run() {
 	for _, n := range w.nodes {
 		if n.paused {
 			n.resume()
+		}
+		if n.core != nil && n.core.leaving {
+			n.crash()
 		}
 		if n.core == nil {
 			n.start(true)

@@ -232,3 +232,32 @@ func TestOrderlyLeave(t *testing.T) {
 		runUntil(t, w, 10*time.Second, "settled", w.up)
 	}
 }
+
+// TestProfiles runs a failover in every timing profile, in a network that fits it.
+func TestProfiles(t *testing.T) {
+	for name, delay := range map[string]time.Duration{"fast": time.Millisecond, "lan": 4 * time.Millisecond, "wan": 80 * time.Millisecond, "": time.Millisecond} {
+		tm, err := TimingFor(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tm.Check(); err != nil {
+			t.Error(err)
+		}
+		w := newWorld(40, 3, tm)
+		w.tracing = true
+		w.Conditions.MinDelay, w.Conditions.MaxDelay = delay/2, delay
+		w.startAll()
+		runUntil(t, w, 10*tm.NodeLease, "settled", w.up)
+		waitVoters(t, w, 1, 2, 3)
+		w.initHolder().crash()
+		runUntil(t, w, tm.Election+10*tm.Step+10*delay, "another init holder", func() bool { return w.initHolder() != nil })
+		runUntil(t, w, 3*tm.LeaderLease, "the dead node declared", func() bool {
+			return w.initHolder() != nil && w.initHolder().core.View().Get(1).State == member.Down
+		})
+		w.startAll()
+		runUntil(t, w, 10*tm.NodeLease, "settled", w.up)
+	}
+	if _, err := TimingFor("slow"); !errno.Is(err, errno.Invalid) {
+		t.Errorf("an unknown profile: %v", err)
+	}
+}
