@@ -1,6 +1,7 @@
 package rexec
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -136,13 +137,14 @@ func (s *Server) failAll(f *Failure, match func(peer id.Node) bool) {
 func (s *Server) Fence(cause string) {
 	s.mu.Lock()
 	s.fenced = cause
+	busy := s.commands > 0
 	var all []*process
 	for _, p := range s.running {
 		all = append(all, p)
 	}
 	s.mu.Unlock()
 	killed := false
-	if s.c.Cgroup != "" {
+	if s.c.Cgroup != "" && (busy || s.populated()) {
 		err := os.WriteFile(filepath.Join(s.c.Cgroup, "cgroup.kill"), []byte("1"), 0)
 		if killed = err == nil; !killed {
 			s.log.Error("fence", "op", "cgroup.kill", "err", err)
@@ -154,6 +156,13 @@ func (s *Server) Fence(cause string) {
 		}
 	}
 	s.failAll(lost(errno.Fenced, s.c.Node, "lost contact with the cluster: %s", cause), func(id.Node) bool { return true })
+}
+
+// populated reports whether the cgroup holds more than the spawn role, which is
+// better not killed without need: a fence is also how a node starts.
+func (s *Server) populated() bool {
+	b, err := os.ReadFile(filepath.Join(s.c.Cgroup, "cgroup.procs"))
+	return err != nil || bytes.Count(b, []byte("\n")) > 1
 }
 
 // Unfence lets commands run again.
