@@ -34,7 +34,7 @@ type Options struct {
 	Argv   []string  // the command and its arguments
 	Env    []string  // nil: this process's
 	Dir    string    // empty: this process's
-	TTY    TTY       //
+	TTY    TTY       // whether the command gets a terminal
 	Stdin  io.Reader // nil: /dev/null. Terminals are seen only in an *os.File
 	Stdout io.Writer // nil: discarded
 	Stderr io.Writer // nil: discarded

@@ -40,8 +40,10 @@
 // A command has a goroutine for the connection (the handler's own), one for each
 // output, one for stdin and one for its end; all have ended when the handler
 // returns, and closing the connection or the files ends each. A relay has two.
-// Server.mu guards the tables and is the innermost lock but one: it is never
-// held while anything blocks; command.wmu is held while a frame is written.
+// Locks, none of which is held while another is taken: Server.mu guards the
+// tables and hangups.mu a list, neither while anything blocks; command.wmu and
+// caller.wmu are held while a frame is written; queue.mu and credit.mu guard
+// counters.
 //
 // Limits: MaxRunning commands and relays each, proc.MaxSpec bytes of arguments
 // and environment, maxData bytes a frame, stdinWindow bytes of stdin under way:

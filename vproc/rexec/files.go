@@ -37,7 +37,7 @@ func (f *files) open(req *request) (err error) {
 		if req.files&splitStderr == 0 {
 			return nil
 		}
-		f.child[2], f.err, err = f.output(req)
+		f.child[2], f.err, err = pipe(req, false)
 		return err
 	}
 	f.child = make([]*os.File, 3)
@@ -47,22 +47,19 @@ func (f *files) open(req *request) (err error) {
 		f.child[0], f.in, err = pipe(req, true)
 	}
 	if err == nil {
-		f.child[1], f.out, err = f.output(req)
+		f.child[1], f.out, err = pipe(req, false)
 	}
 	if err == nil {
-		f.child[2], f.err, err = f.output(req)
+		f.child[2], f.err, err = pipe(req, false)
 	}
 	return err
 }
-
-func (f *files) output(req *request) (theirs, ours *os.File, err error) { return pipe(req, false) }
 
 func (f *files) openTerminal(req *request) error {
 	master, slave, err := pty.Open()
 	if err != nil {
 		return err
 	}
-	// Each descriptor is closed by its own name, so in and out are duplicates of none.
 	f.term, f.in, f.out = master, master, master
 	f.child = []*os.File{slave, slave, slave, nil}
 	if err := slave.Chown(int(req.spec.UID), -1); err != nil {

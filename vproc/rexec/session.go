@@ -38,7 +38,6 @@ type caller struct {
 // event is what the command's side tells the goroutine of run.
 type event struct {
 	kind   kind
-	stop   unix.Signal
 	status ExitStatus
 	err    error // kindError: why it ended
 }
@@ -246,7 +245,7 @@ func (s *caller) take(k kind, data []byte) (event, bool) {
 	case k == kindCredit && len(data) == 4:
 		s.credit.add(int(binary.BigEndian.Uint32(data)))
 	case k == kindStopped && len(data) == 1:
-		return event{kind: k, stop: unix.Signal(data[0])}, true
+		return event{kind: k}, true
 	case k == kindExit && len(data) == 3:
 		return event{kind: k, status: ExitStatus{Code: int(data[0]), Signal: unix.Signal(data[1]), Core: data[2] == 1}}, true
 	case k == kindClosed:
