@@ -142,7 +142,9 @@ func (c *Core) startRaft(raftID uint64, st raft.Storage) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.cfg.Bootstrap && last == 0 && raftID == FirstRaftID(c.cfg.Self) {
+	// The founder's log is empty until its first Output was persisted, also when
+	// the node crashed before that; nobody else ever gets this raft ID.
+	if last == 0 && raftID == FirstRaftID(c.cfg.Self) {
 		if err := rn.Bootstrap([]raft.Peer{{ID: raftID}}); err != nil {
 			return err
 		}

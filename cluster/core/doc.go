@@ -28,6 +28,11 @@
 // or without, applies the same entries in the same order, so each has the whole
 // view and answers from its own memory.
 //
+// Raft IDs are never reused: each belongs to one process of one node, and a node
+// that comes back without its log gets a new one. Of two voters the one that is
+// left goes on alone when the other comes back and says that its log is lost
+// (survivor.go); in all other cases without a quorum only Force helps.
+//
 // # Time and leases
 //
 // Three promises keep two nodes from acting at once; all measure time on one

@@ -239,6 +239,8 @@ func (c *Core) Status() Status {
 	}
 	if c.fatal != nil {
 		s.Problem = c.fatal.Error()
+	} else if s.Lead.Held && !c.cfg.Info.Capable {
+		s.Problem = "the cluster has no init: this node leads but may not be init, and no voter that may be is up; start one"
 	} else if c.leaderNode == 0 && c.started && c.now-c.leaderless > 2*c.t.Election {
 		s.Problem = c.why()
 	}

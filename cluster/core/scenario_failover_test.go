@@ -140,6 +140,7 @@ func TestWitness(t *testing.T) {
 	w.node(1).crash()
 	mustWrite(t, w, 2, "c")
 	w.node(2).crash()
+	runFor(t, w, 3*time.Second)
 	w.node(1).start(true)
 	runUntil(t, w, 10*time.Second, "init at node 1", w.node(1).holdsInit)
 	if w.node(1).app.Counts["c"] != 1 {

@@ -156,6 +156,7 @@ func (n *simNode) start(newLife bool) {
 			n.inc = id.Incarnation(500 + n.life)
 		}
 	}
+	n.wakeAt = 0
 	n.paused, n.inbox, n.reqs = false, nil, map[uint64]func(Outcome){}
 	n.app = newKV()
 	n.app.onApply = n.w.applied(n)
@@ -169,9 +170,6 @@ func (n *simNode) start(newLife bool) {
 		cfg.Bootstrap = true
 	}
 	if n.disk != nil {
-		if last, _ := n.disk.storage.LastIndex(); last == 0 { // crashed before anything was written
-			cfg.Bootstrap = n.disk.raftID == FirstRaftID(n.num) && n.disk.recovery == NextRecovery(0, n.num)
-		}
 		cfg.RaftID, cfg.Recovery, cfg.Storage = n.disk.raftID, n.disk.recovery, n.disk.storage
 	}
 	c, err := New(cfg, n.app)
