@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -60,6 +61,9 @@ func roleLog(role, level string) *slog.Logger {
 
 // runNode is the role node. It returns when the daemon is to be started anew.
 func runNode(version string) int {
+	// One processor more than the machine has: when bulk data keeps all of them
+	// busy, the membership's messages still find one at once.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
 	cfg, cfgErr := config.Load(config.Path)
 	log := roleLog("node", cfg.LogLevel)
 	n := &nodeRole{cfg: cfg, log: log, version: version}

@@ -151,6 +151,8 @@ func New(cfg Config) (*Cluster, error) {
 		Self: c.self, Incarnation: inc, Log: cfg.Log,
 		Credentials: pki.NewCredentials(m, c.isRevoked),
 		Control:     []string{probeService},
+		// Connections come back well within an election when a network heals.
+		Limits: ics.Limits{MessageTimeout: timing.Election * 5 / 4, BackoffMax: timing.Election / 2},
 	})
 	if err != nil {
 		return nil, err
