@@ -251,19 +251,24 @@ func (c *Core) handOver() {
 	c.step(func() { c.rn.TransferLeader(target) })
 }
 
-// successor is the oldest capable voter that is up to date, or 0.
+// successor is the best voter that is up to date, or 0: the oldest that may be
+// init. A leader that leaves takes any other if there is none, because it must
+// not remove itself from the configuration: the voters that stay might never
+// learn that they decide without it.
 func (c *Core) successor() uint64 {
 	var best uint64
-	var joined id.Epoch
+	var bestNode member.Node
 	st := c.rn.Status()
 	for _, x := range c.voters() {
 		n := c.rep.members.Get(nodeOf(x))
+		fit := n.Info.Capable && n.State.Alive()
 		pr, ok := st.Progress[x]
-		if x == c.raftID || !ok || !pr.RecentActive || pr.Match < st.GetCommit() || !n.State.Alive() || !n.Info.Capable || c.lead.lost[x] {
+		if x == c.raftID || !ok || !pr.RecentActive || pr.Match < st.GetCommit() || c.lead.lost[x] || !fit && !c.leaving {
 			continue
 		}
-		if best == 0 || n.Joined < joined {
-			best, joined = x, n.Joined
+		bestFit := bestNode.Info.Capable && bestNode.State.Alive()
+		if best == 0 || fit && !bestFit || fit == bestFit && n.Joined < bestNode.Joined {
+			best, bestNode = x, n
 		}
 	}
 	return best

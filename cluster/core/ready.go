@@ -101,6 +101,9 @@ func (c *Core) takeReady(out *Output) {
 		m.Raft = append(m.Raft, b)
 	}
 	for _, e := range rd.CommittedEntries {
+		// Who was removed may drop its log once this node has said so: this node
+		// must not forget it.
+		out.MustSync = out.MustSync || e.GetType() != raftpb.EntryNormal
 		if c.fatal == nil {
 			c.applyEntry(e)
 		}

@@ -19,6 +19,9 @@ type candidate struct {
 	self   bool
 }
 
+// keeps reports whether this is the leader, and good as such.
+func (k candidate) keeps() bool { return k.self && k.node.Info.Capable && !k.node.Left }
+
 // target is how many voters a cluster of n nodes has.
 func target(n, limit int) int {
 	t := n
@@ -117,11 +120,11 @@ func (c *Core) candidates() (all []candidate, gone []uint64) {
 	for _, x := range c.rep.conf.GetVoters() {
 		n := c.rep.members.Get(nodeOf(x))
 		switch {
+		case x == c.raftID: // never removes itself, see successor
+			all = append(all, candidate{node: n, raftID: x, self: true})
+			seen[nodeOf(x)] = true
 		case n.State == member.NeverUp || n.Left && !n.State.Alive():
 			gone = append(gone, x)
-			seen[nodeOf(x)] = true
-		case x == c.raftID:
-			all = append(all, candidate{node: n, raftID: x, self: true})
 			seen[nodeOf(x)] = true
 		case l.lost[x]:
 			all = append(all, candidate{node: n, raftID: x, bad: true})
@@ -155,8 +158,8 @@ func (c *Core) candidates() (all []candidate, gone []uint64) {
 // voters before others, then by age.
 func better(a, b candidate) bool {
 	switch {
-	case a.self != b.self:
-		return a.self
+	case a.keeps() != b.keeps():
+		return a.keeps()
 	case a.bad != b.bad:
 		return b.bad
 	case a.node.Info.Capable != b.node.Info.Capable:
