@@ -267,7 +267,9 @@ func (c *Core) Leave(cause string) {
 // not lead.
 func (c *Core) Cleaned(done Cleanup) {
 	if c.lead != nil {
-		c.decree(member.Command{Op: member.CleanupDone, Node: done.Node, Incarnation: done.Incarnation, To: done.To})
+		// The history keeps why the node died on all its way to DOWN.
+		c.decree(member.Command{Op: member.CleanupDone, Node: done.Node, Incarnation: done.Incarnation, To: done.To,
+			Cause: c.rep.members.Get(done.Node).Cause})
 	}
 }
 

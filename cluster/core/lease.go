@@ -2,7 +2,6 @@ package core
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"time"
 
@@ -236,8 +235,7 @@ func (c *Core) serving() (until time.Duration, reason string) {
 	case c.serveUntil == 0:
 		return 0, "this node has no lease yet"
 	case c.now >= c.serveUntil:
-		return 0, fmt.Sprintf("this node's lease ran out %v ago: it has no contact with the leader of the cluster",
-			(c.now - c.serveUntil).Round(c.t.Election))
+		return 0, "this node's lease ran out: it has no contact with the leader of the cluster"
 	}
 	return c.serveUntil, ""
 }
