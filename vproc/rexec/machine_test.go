@@ -48,7 +48,13 @@ func TestMain(m *testing.M) {
 			onnodeMain()
 		}
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	_ = os.Remove(selfPath())
+	os.Exit(status)
+}
+
+func selfPath() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("ssi-rexec-test-%d", os.Getpid()))
 }
 
 func onnodeMain() {
@@ -169,7 +175,7 @@ type machine struct {
 // self is a copy of the test binary that every user may run.
 func self(t testing.TB) string {
 	t.Helper()
-	path := filepath.Join(os.TempDir(), fmt.Sprintf("ssi-rexec-test-%d", os.Getpid()))
+	path := selfPath()
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
