@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"ssi/cluster/member"
 	"ssi/internal/errno"
@@ -128,7 +129,7 @@ func (c *Core) startRaft(raftID uint64, st raft.Storage) (err error) {
 		}
 	}()
 	rn, err := raft.NewRawNode(&raft.Config{
-		ID: raftID, Storage: st, Applied: c.rep.index,
+		ID: raftID, Storage: floored{st, c.rep.index}, Applied: c.rep.index,
 		HeartbeatTick: 1, ElectionTick: int((c.t.Election + c.t.Heartbeat - 1) / c.t.Heartbeat),
 		MaxSizePerMsg: batchBytes, MaxCommittedSizePerReady: 4 * batchBytes,
 		MaxUncommittedEntriesSize: maxUncommits, MaxInflightMsgs: 64,
@@ -399,6 +400,21 @@ func (c *Core) voters() []uint64 {
 }
 
 func (c *Core) isVoter() bool { return c.raftID != 0 && slices.Contains(c.voters(), c.raftID) }
+
+// floored is a storage whose commit index may lag behind its snapshot: it is
+// written without waiting for the disk, a snapshot is not.
+type floored struct {
+	raft.Storage
+	index uint64 // of the snapshot
+}
+
+func (f floored) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
+	hs, cs, err := f.Storage.InitialState()
+	if err == nil && hs.GetCommit() < f.index {
+		hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(f.index)}
+	}
+	return hs, cs, err
+}
 
 // silent is raft's logger: what matters is told by Notices, and a panic of raft
 // is caught where raft is called.

@@ -27,7 +27,7 @@ func (n *simNode) force(t *testing.T) {
 	if err := st.SetHardState(f.HardState); err != nil {
 		t.Fatal(err)
 	}
-	n.disk = &disk{raftID: f.RaftID, recovery: f.Recovery, storage: st}
+	n.disk = &disk{raftID: f.RaftID, recovery: f.Recovery, storage: st, synced: f.HardState}
 }
 
 func TestForce(t *testing.T) {

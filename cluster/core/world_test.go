@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"ssi/cluster/member"
 	"ssi/internal/id"
@@ -16,6 +17,7 @@ type disk struct {
 	raftID   uint64
 	recovery uint64
 	storage  *raft.MemoryStorage
+	synced   *raftpb.HardState // what a power cut leaves of the hard state
 }
 
 // simNode is a node of a world: its process, when it runs, and what surrounds it.
@@ -154,6 +156,9 @@ func (n *simNode) start(newLife bool) {
 		n.inc = id.Incarnation(1000 * (n.life + 10))
 		if n.w.Rand().IntN(10) == 0 && !n.goodClock { // its clock was set back
 			n.inc = id.Incarnation(500 + n.life)
+		}
+		if n.disk != nil && n.w.Rand().IntN(2) == 0 { // the power was cut
+			_ = n.disk.storage.SetHardState(n.disk.synced)
 		}
 	}
 	n.wakeAt = 0
@@ -308,6 +313,9 @@ func (n *simNode) persist(out *Output) {
 	must(st.Append(out.Entries))
 	if out.HardState != nil {
 		must(st.SetHardState(out.HardState))
+	}
+	if out.MustSync {
+		n.disk.synced, _, _ = st.InitialState()
 	}
 	if cp := out.Compact; cp != nil {
 		_, err := st.CreateSnapshot(cp.Index, cp.ConfState, cp.Data)
