@@ -66,6 +66,7 @@ type Core struct {
 	leaving    bool
 	leaveCause string
 	ownOpen    bool // a command of this Core's own is open
+	opened     bool // a command of this process in this life was carried out
 
 	pending  []*proposal // by seq
 	nextSeq  uint64
@@ -326,7 +327,7 @@ func (c *Core) notice(format string, args ...any) {
 // newLife goes on under another incarnation: the one before was declared dead.
 func (c *Core) newLife(inc id.Incarnation, why string) {
 	c.notice("this node's life %d is over (%s); it joins anew as %d", c.inc, why, inc)
-	c.inc, c.incSince, c.serveUntil, c.ownOpen = inc, c.now, 0, false
+	c.inc, c.incSince, c.serveUntil, c.ownOpen, c.opened = inc, c.now, 0, false, false
 	c.helloAt, c.missed = c.now, 0
 	for _, p := range c.pending {
 		if p.handed {

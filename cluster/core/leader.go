@@ -323,7 +323,7 @@ func (c *Core) accept(from id.Node, inc id.Incarnation, ps []*corepb.Proposal) {
 	}
 	for _, p := range ps {
 		if len(p.GetData()) > MaxCommand || l.batchBytes > maxUncommits || p.GetSeq() >= p.GetLowest()+MaxPending ||
-			Kind(p.GetKind()) != Membership && Kind(p.GetKind()) != App {
+			Kind(p.GetKind()) != Membership && Kind(p.GetKind()) != App && Kind(p.GetKind()) != opening {
 			continue
 		}
 		if p.GetLowest() > s.lowest {

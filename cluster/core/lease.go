@@ -196,10 +196,14 @@ func (c *Core) tickOwn() {
 		return
 	}
 	switch {
+	case !c.opened && !c.leaving:
+		// A process of this life that ran before may have left a Leave on its way.
+		// Once a command of this process is carried out, older ones are void.
+		c.proposeOwn(opening, nil)
 	case c.leaving && (c.lead == nil || c.successorGone()):
-		c.proposeOwn(member.Command{Op: member.Leave, Node: n.Node, Incarnation: c.inc, Cause: c.leaveCause})
+		c.proposeOwn(Membership, member.Command{Op: member.Leave, Node: n.Node, Incarnation: c.inc, Cause: c.leaveCause}.Encode())
 	case !c.leaving && c.cfg.AutoUp && n.State == member.ComingUp:
-		c.proposeOwn(member.Command{Op: member.MarkUp, Node: n.Node, Incarnation: c.inc, Cause: "ready"})
+		c.proposeOwn(Membership, member.Command{Op: member.MarkUp, Node: n.Node, Incarnation: c.inc, Cause: "ready"}.Encode())
 	}
 }
 
@@ -230,9 +234,9 @@ func (c *Core) serving() (until time.Duration, reason string) {
 		return 0, "this node was declared dead; it joins anew"
 	case !alive:
 		return 0, "this node has not joined the cluster yet"
-	case c.cfg.faults.noFence && c.serveUntil > 0:
+	case c.cfg.faults.noFence && c.serveUntil > 0 && c.opened:
 		return c.now + time.Hour, ""
-	case c.serveUntil == 0:
+	case c.serveUntil == 0 || !c.opened:
 		return 0, "this node has no lease yet"
 	case c.now >= c.serveUntil:
 		return 0, "this node's lease ran out: it has no contact with the leader of the cluster"

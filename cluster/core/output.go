@@ -22,6 +22,7 @@ type Kind uint32
 const (
 	Membership Kind = 1 // a member.Command
 	App        Kind = 2 // a command of Config's Machine
+	opening    Kind = 3 // nothing: the first command of a process, see tickOwn
 )
 
 // Output is what the caller carries out, in this order: drop or create the

@@ -73,12 +73,12 @@ func (c *Core) addProposal(p *proposal) {
 }
 
 // proposeOwn proposes a command of the Core itself, one at a time.
-func (c *Core) proposeOwn(cmd member.Command) {
+func (c *Core) proposeOwn(kind Kind, data []byte) {
 	if len(c.pending) > 0 && c.nextSeq-c.pending[0].seq >= MaxPending {
 		return
 	}
 	c.ownOpen = true
-	c.addProposal(&proposal{own: true, deadline: c.now + 2*c.t.LeaderLease, kind: Membership, data: cmd.Encode()})
+	c.addProposal(&proposal{own: true, deadline: c.now + 2*c.t.LeaderLease, kind: kind, data: data})
 }
 
 // Barrier asks when the local state is at least as new as everything that was
@@ -104,6 +104,9 @@ func (c *Core) Barrier(req uint64, deadline time.Duration) {
 func (c *Core) outcome(p *proposal, index uint64, res []byte, err error) {
 	if p.own {
 		c.ownOpen = false
+		if p.kind == opening && err == nil {
+			c.opened = true
+		}
 		return
 	}
 	if err == nil && p.kind == Membership {

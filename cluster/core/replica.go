@@ -157,6 +157,9 @@ func (r *replica) execute(env *corepb.Envelope) ([]byte, []member.Transition) {
 	if Kind(env.GetKind()) == App {
 		return r.app.Apply(r.index, env.GetData()), nil
 	}
+	if Kind(env.GetKind()) == opening {
+		return nil, nil
+	}
 	var ts []member.Transition
 	cmd, err := member.DecodeCommand(env.GetData())
 	if err == nil {

@@ -63,7 +63,8 @@ func (c *Core) survives(from id.Node, h *corepb.Hello) {
 }
 
 // tail is the entries of the log that this node has not applied, and not ok if
-// there is a change of the voters among them: who decides is not sure then.
+// there is a change of the voters among them that might let others decide without
+// this node.
 func (c *Core) tail() (tail []*raftpb.Entry, ok bool) {
 	last, err := c.storage.LastIndex()
 	if err != nil {
@@ -86,7 +87,8 @@ func (c *Core) tail() (tail []*raftpb.Entry, ok bool) {
 			if after, err := changed(conf, cc); err == nil {
 				conf = after
 			}
-			if !slices.Equal(conf.GetVoters(), c.rep.conf.GetVoters()) || len(conf.GetVotersOutgoing()) > 0 {
+			same, alone := slices.Equal(conf.GetVoters(), c.rep.conf.GetVoters()), slices.Equal(conf.GetVoters(), []uint64{c.raftID})
+			if !same && !alone || len(conf.GetVotersOutgoing()) > 0 {
 				return nil, false
 			}
 		}
