@@ -125,6 +125,7 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("number of this start of the node: %w", err)
 	}
 	cfg.Info.Witness = ident.Witness
+	cfg.Info.Capable = cfg.Info.Capable && !ident.Witness // a machine's configuration need not know that it only votes
 	c := &Cluster{
 		cfg: cfg, log: cfg.Log, ident: ident, self: ident.Node, material: m, timing: timing, inc: inc,
 		store:     registry.NewStore(),
