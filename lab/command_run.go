@@ -117,7 +117,7 @@ const welcome = `%d nodes are up after %.1f s. This is a shell on node 1 of lab 
   cluster             the nodes and which one holds init
   onnode 2 hostname   run something on node 2
   onall uname -n      run something on all nodes
-  clreg put a b       write to the registry of the cluster
+  clreg put /a b      write to the registry of the cluster
 In another terminal: ssi lab crash 2, ssi lab start 2, ssi lab cut 1 2, ssi lab --help.
 Leave the shell (exit, ^D) and all of it is gone.
 `
