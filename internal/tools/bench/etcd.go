@@ -64,6 +64,7 @@ func startEtcd(ctx context.Context) (_ *etcd, err error) {
 	return e, e.await(ctx)
 }
 
+// close ends all members; it may be called again.
 func (e *etcd) close() {
 	for _, m := range e.members {
 		if m != nil {

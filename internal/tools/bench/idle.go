@@ -23,69 +23,141 @@ const (
 	readyBudget  = 2   // s
 	idleSettle   = 3 * time.Second
 	idleWindow   = 3 * time.Second
-	idleWindows  = 11
+	idleWindows  = 10
 	labStarts    = 7
 )
 
-// measureIdle measures nodes that do nothing: CPU time by their cgroups, and
-// memory.
+// measureIdle measures nodes that do nothing, in both profiles: CPU time by their
+// cgroups, and memory.
 func measureIdle(ctx context.Context, s *site) ([]Result, error) {
+	if err := s.startProfile(ctx, profileLAN); err != nil {
+		return nil, err
+	}
 	e, etcdErr := startEtcd(ctx)
 	if etcdErr == nil {
 		defer e.close()
 	}
-	if err := pauseOf(ctx, idleSettle); err != nil {
+	lan, err := s.idleCPU(ctx)
+	if err != nil {
 		return nil, err
 	}
-	var list, peers []float64
+	lan.Figure = "idle node, share of a core (lan)"
+	cpu, memory := Peer{Name: "etcd, one member"}, Peer{Name: "etcd, one member"}
+	if etcdErr == nil {
+		cpu.Stats, memory.Stats, etcdErr = e.idle(ctx)
+		e.close()
+	}
+	if etcdErr != nil {
+		cpu.Error, memory.Error = etcdErr.Error(), etcdErr.Error()
+	}
+	lan.Peers = []Peer{cpu}
+	if err := s.endLab(); err != nil {
+		return nil, err
+	}
+	if err := s.startLab(ctx); err != nil {
+		return nil, err
+	}
+	fast, err := s.idleCPU(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fast.Figure = "idle node, share of a core (fast)"
+	sizes, err := s.memory()
+	if err != nil {
+		return nil, err
+	}
+	sizes[len(sizes)-1].Peers = []Peer{memory}
+	return append([]Result{lan, fast}, sizes...), nil
+}
+
+// idleCPU samples the CPU time of the nodes of the lab that runs.
+func (s *site) idleCPU(ctx context.Context) (Result, error) {
+	r := Result{Unit: percent, Budgets: []Budget{{Limit: idleBudget}}}
+	if err := pauseOf(ctx, idleSettle); err != nil {
+		return r, err
+	}
+	names := []string{roleInit, roleNode, roleSpawn}
+	byRole := func() ([]time.Duration, error) {
+		sums := make([]time.Duration, len(names))
+		for n := id.Node(1); n <= nodes; n++ {
+			roles, err := s.roles(n)
+			if err != nil {
+				return nil, err
+			}
+			for i, name := range names {
+				t, err := processTime(roles[name])
+				if err != nil {
+					return nil, err
+				}
+				sums[i] += t
+			}
+		}
+		return sums, nil
+	}
+	before, err := byRole()
+	if err != nil {
+		return r, err
+	}
+	var list []float64
 	var used [nodes]time.Duration
-	var etcdUsed [nodes]time.Duration
 	for w := range idleWindows + 1 {
 		for i := range used {
 			now, err := s.cpuTime(id.Node(i + 1))
 			if err != nil {
-				return nil, err
+				return r, err
 			}
 			if w > 0 {
 				list = append(list, share(now-used[i]))
 			}
 			used[i] = now
-			if etcdErr != nil {
-				continue
-			}
-			if now, etcdErr = processTime(e.members[i].cmd.Process.Pid); etcdErr == nil && w > 0 {
-				peers = append(peers, share(now-etcdUsed[i]))
-			}
-			etcdUsed[i] = now
 		}
 		if w < idleWindows {
 			if err := pauseOf(ctx, idleWindow); err != nil {
-				return nil, err
+				return r, err
 			}
 		}
 	}
-	cpu := Result{Figure: "idle node, share of a core", Unit: percent, Budgets: []Budget{{Limit: idleBudget}}, Stats: statsOf(percent, list),
-		Note: fmt.Sprintf("a sample per node and %v", idleWindow)}
-	peer := Peer{Name: "etcd, one member", Stats: statsOf(percent, peers)}
-	if etcdErr != nil {
-		peer.Error = etcdErr.Error()
-	}
-	cpu.Peers = []Peer{peer}
-	memory, err := s.memory()
+	after, err := byRole()
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	if etcdErr == nil {
-		var rss []float64
-		for _, m := range e.members {
-			if u, err := usage(m.cmd.Process.Pid); err == nil {
-				rss = append(rss, u.rss)
+	r.Stats = statsOf(percent, list)
+	r.Note = fmt.Sprintf("a sample per node and %v; by role, over all nodes:", idleWindow)
+	for i, name := range names {
+		r.Note += fmt.Sprintf(" %s %s%%", name, number(share(after[i]-before[i])/nodes/idleWindows))
+	}
+	return r, nil
+}
+
+// idle samples the CPU time and the memory of the members of etcd.
+func (e *etcd) idle(ctx context.Context) (cpu, memory Stats, err error) {
+	var times, rss []float64
+	var used [nodes]time.Duration
+	for w := range idleWindows/2 + 1 {
+		for i, m := range e.members {
+			now, err := processTime(m.cmd.Process.Pid)
+			if err != nil {
+				return cpu, memory, err
+			}
+			if w > 0 {
+				times = append(times, share(now-used[i]))
+			}
+			used[i] = now
+		}
+		if w < idleWindows/2 {
+			if err := pauseOf(ctx, idleWindow); err != nil {
+				return cpu, memory, err
 			}
 		}
-		all := &memory[len(memory)-1]
-		all.Peers = []Peer{{Name: "etcd, one member", Stats: statsOf(mb, rss)}}
 	}
-	return append([]Result{cpu}, memory...), nil
+	for _, m := range e.members {
+		f, err := usage(m.cmd.Process.Pid)
+		if err != nil {
+			return cpu, memory, err
+		}
+		rss = append(rss, f.rss)
+	}
+	return statsOf(percent, times), statsOf(mb, rss), nil
 }
 
 func share(used time.Duration) float64 { return 100 * float64(used) / float64(idleWindow) }
@@ -243,7 +315,7 @@ func measureLab(ctx context.Context, s *site) ([]Result, error) {
 	var list []time.Duration
 	for range labStarts {
 		began := time.Now()
-		l, err := lab.Start(ctx, s.options("start"))
+		l, err := lab.Start(ctx, s.options("start", profileFast))
 		if err != nil {
 			return nil, err
 		}

@@ -125,14 +125,13 @@ func parse(args []string) (options, error) {
 type group struct {
 	name    string
 	measure func(context.Context, *site) ([]Result, error)
-	// plain groups need no lab; alone groups end the lab, or have their own.
-	use labUse
+	use     labUse
 }
 
 type labUse int
 
 const (
-	noLab  labUse = iota // the common lab must not run meanwhile: it would disturb
+	noLab  labUse = iota // the common lab must not run when it begins: it would disturb
 	anyLab               // it does not matter
 	common               // the common lab
 )
@@ -142,7 +141,7 @@ const (
 func groups() []group {
 	return []group{
 		{"size", measureSize, anyLab},
-		{"idle", measureIdle, common},
+		{"idle", measureIdle, noLab},
 		{"onnode", measureOnnode, common},
 		{"dd", measureDD, common},
 		{"ps", measurePS, common},
