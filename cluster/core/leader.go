@@ -364,7 +364,7 @@ func (c *Core) mayKick(data []byte) bool {
 	if cause == "" {
 		cause = "set by the operator"
 	}
-	if _, ok := c.lead.condemned[n.Node]; !ok {
+	if c.lead.condemned[n.Node].inc != n.Incarnation { // what was said of an earlier life does not count
 		c.lead.condemned[n.Node] = condemned{inc: n.Incarnation, cause: cause}
 	}
 	return false // expire does it when the lease has run out
