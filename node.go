@@ -39,8 +39,12 @@ const (
 	// identityPoll is how often a machine without a cluster looks whether it has
 	// one now, and joinPause how long it waits between tries to join.
 	identityPoll = 100 * time.Millisecond
-	joinPause    = 500 * time.Millisecond
-	joinTimeout  = 5 * time.Second
+	// identityCheck is how often a node looks whether it is still the node of its
+	// cluster that it was.
+	identityCheck = time.Second
+	joinPause     = 500 * time.Millisecond // after the first try; it doubles
+	maxJoinPause  = 10 * time.Second
+	joinTimeout   = 5 * time.Second
 	// failedPause is how long a daemon that could not start tells everyone why,
 	// before it tries again.
 	failedPause = 10 * time.Second
@@ -84,11 +88,13 @@ func runNode(version string) int {
 	case ctx.Err() != nil:
 		return 0
 	case errors.Is(err, cluster.ErrRestart):
-		log.Warn("starting anew")
+		log.Warn("starting anew", "err", err)
 		return 0
 	}
 	log.Error("the node cannot run", "err", err)
-	n.explain(ctx, err, failedPause)
+	ctx, cancel := context.WithTimeout(ctx, failedPause)
+	defer cancel()
+	n.explain(ctx, err)
 	return 1
 }
 
@@ -148,8 +154,8 @@ func (n *nodeRole) listen() error {
 	return nil
 }
 
-// explain answers every local call with err, for d or until ctx ends.
-func (n *nodeRole) explain(ctx context.Context, err error, d time.Duration) {
+// explain answers every local call with err until ctx ends.
+func (n *nodeRole) explain(ctx context.Context, err error) {
 	if lerr := n.listen(); lerr != nil {
 		n.log.Error("start", "err", lerr)
 		return
@@ -158,10 +164,12 @@ func (n *nodeRole) explain(ctx context.Context, err error, d time.Duration) {
 	s.HandleOther(func(context.Context, *api.Call) error {
 		return errno.New(errno.Unavailable, "node", 0, "%w", err)
 	})
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = s.Serve(n.local) })
+	wg.Go(func() {
+		if err := s.Serve(n.local); err != nil {
+			n.log.Error("start", "err", err)
+		}
+	})
 	<-ctx.Done()
 	s.Close()
 	wg.Wait()
@@ -195,18 +203,19 @@ func (n *nodeRole) admit(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() {
-		n.explain(wait, errors.New("this machine is not a node of a cluster yet: found one with `ssi cluster init`, or join one with `ssi cluster join`"), time.Duration(1<<62))
+		n.explain(wait, errors.New("this machine is not a node of a cluster yet: found one with `ssi cluster init`, or join one with `ssi cluster join`"))
 	})
-	for {
-		pause := identityPoll
+	var next time.Time // of the next try to join
+	for joinWait := joinPause; ; {
 		j, err := config.ReadJoin(n.cfg.JoinFile)
 		switch {
-		case err == nil:
-			pause = joinPause
+		case err == nil && !time.Now().Before(next):
 			if err := n.join(ctx, j); err != nil {
-				n.log.Warn("join", "err", err)
+				n.log.Warn("join", "err", err, "again_in", joinWait)
 			}
-		case !errors.Is(err, fs.ErrNotExist):
+			next = time.Now().Add(joinWait)
+			joinWait = min(2*joinWait, maxJoinPause)
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
 		_, err = cluster.ReadIdentity(n.cfg.StateDir)
@@ -216,7 +225,7 @@ func (n *nodeRole) admit(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(pause):
+		case <-time.After(identityPoll):
 		}
 	}
 }
@@ -236,6 +245,7 @@ func (n *nodeRole) join(ctx context.Context, j config.Join) error {
 // parts is a running node, in the order in which it was put together.
 type parts struct {
 	n       *nodeRole
+	ident   cluster.Identity
 	cluster *cluster.Cluster
 	spawn   *spawn.Client
 	rexec   *rexec.Server
@@ -257,11 +267,11 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ident, err := cluster.ReadIdentity(n.cfg.StateDir)
+	p.ident, err = cluster.ReadIdentity(n.cfg.StateDir)
 	if err != nil {
 		return nil, err
 	}
-	addr := ident.Addr
+	addr := p.ident.Addr
 	if n.cfg.Addr != "" {
 		if addr, err = ownAddr("", n.cfg); err != nil {
 			return nil, err
@@ -283,7 +293,7 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	t := p.cluster.Transport()
 	p.spawn = spawn.NewClient(filepath.Join(runDir, keeper.SpawnSocket))
 	p.rexec, err = rexec.NewServer(rexec.Config{
-		Node: self, Peers: opener{t}, Spawn: p.spawn, RunDir: runDir, Cgroup: os.Getenv(keeper.CgroupEnv),
+		Node: self, Peers: opener{p.cluster}, Spawn: p.spawn, RunDir: runDir, Cgroup: os.Getenv(keeper.CgroupEnv),
 		RestartSpawn: n.keep.RestartSpawn, Log: n.log, Fenced: "the node is starting",
 	})
 	if err != nil {
@@ -331,7 +341,6 @@ func (p *parts) assembleAPI() {
 			}
 			return loads
 		},
-		Restart: func(cause error) { p.restart(errors.Join(cluster.ErrRestart, cause)) },
 	}
 	c.Register(p.api)
 }
@@ -354,6 +363,7 @@ func (p *parts) serve(ctx context.Context) error {
 			stop(err)
 		}
 	})
+	wg.Go(func() { p.watchIdentity(run) })
 	orders := control.Orders{Cluster: p.cluster, Log: p.n.log, End: p.end}
 	wg.Go(func() { orders.Run(run) })
 	wg.Go(func() {
@@ -370,6 +380,26 @@ func (p *parts) serve(ctx context.Context) error {
 		stop(context.Cause(ctx))
 	})
 	return p.cluster.Run(run, l)
+}
+
+// watchIdentity starts the daemon anew when this machine was made the node of
+// another cluster (`ssi cluster init --force`).
+func (p *parts) watchIdentity(ctx context.Context) {
+	tick := time.NewTicker(identityCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		// While the files are exchanged there are none.
+		now, err := cluster.ReadIdentity(p.n.cfg.StateDir)
+		if err == nil && (now.ID != p.ident.ID || now.Node != p.ident.Node) {
+			p.restart(fmt.Errorf("%w: this machine was made node %d of cluster %q", cluster.ErrRestart, now.Node, now.Name))
+			return
+		}
+	}
 }
 
 // end has PID 1 end this machine; PID 1 then asks this process to leave first.
@@ -406,12 +436,33 @@ func (p *parts) close() {
 	}
 }
 
-// opener is the transport as rexec wants it.
-type opener struct{ t *ics.Transport }
+// opener is the other nodes as rexec wants them.
+type opener struct{ c *cluster.Cluster }
 
-// OpenBulk opens a stream to another node.
+// OpenBulk opens a stream to another node. Its errors are for users.
 func (o opener) OpenBulk(ctx context.Context, n id.Node, kind string, header []byte) (net.Conn, error) {
-	return o.t.OpenBulk(ctx, n, kind, header)
+	node := o.c.Members().Load().Get(n)
+	if node.Info.Witness {
+		return nil, errno.New(errno.Unavailable, "", n, "it is a witness, which runs no programs")
+	}
+	s, err := o.c.Transport().OpenBulk(ctx, n, kind, header)
+	if err == nil {
+		return s, nil
+	}
+	var e *errno.Error
+	switch {
+	case !errors.As(err, &e) || n == o.c.Self():
+		return nil, err
+	case node.State == member.NeverUp:
+		return nil, errno.New(errno.NotFound, "", n, "no such node in the cluster; `ssi cluster` lists those there are")
+	case !node.State.Alive():
+		text := node.State.String()
+		if node.Cause != "" {
+			text += ": " + node.Cause
+		}
+		return nil, errno.New(errno.Unavailable, "", n, "it is %s; start it, or choose one that `ssi cluster` shows UP", text)
+	}
+	return nil, &errno.Error{Node: e.Node, Kind: e.Kind, Text: e.Text, Err: err} // what is opened says nothing to a user
 }
 
 // processCluster is the cluster as the process list wants it.

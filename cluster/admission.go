@@ -14,8 +14,9 @@ import (
 	"ssi/internal/id"
 )
 
-// maxTries is how often a step is repeated that lost a race for a key.
-const maxTries = 8
+// maxTries is how often a step is repeated that lost a race for a number: each
+// time another machine got one.
+const maxTries = int(id.MaxNode)
 
 // number is what the registry keeps of a node number that was given out.
 type number struct {
@@ -40,7 +41,7 @@ func (j *joinService) ServeJoin(ctx context.Context, conn *tls.Conn, token [32]b
 		j.c.log.Warn("join refused", "peer", conn.RemoteAddr().String(), "err", err)
 		return
 	}
-	j.server(key).ServeJoin(ctx, conn, token)
+	j.server(issuer{key, j.c}).ServeJoin(ctx, conn, token)
 }
 
 func (j *joinService) server(issuer pki.Issuer) *pki.JoinServer {
@@ -209,11 +210,3 @@ func (c *Cluster) forgetTokens(ctx context.Context) error {
 // tokenMemory is how long an expired or used token is remembered, so that who
 // tries it again is told the right reason.
 const tokenMemory = 24 * time.Hour
-
-func mustJSON(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // plain data: cannot fail
-	}
-	return b
-}

@@ -23,8 +23,11 @@ import (
 	"ssi/internal/id"
 )
 
-// maxInbox is how many messages of peers wait for the loop.
-const maxInbox = 8192
+// What messages of peers wait for the loop: so many, and of so many bytes.
+const (
+	maxInbox      = 8192
+	maxInboxBytes = 64 << 20
+)
 
 // ErrRestart is what Run returns when the daemon has to start anew, with empty
 // hands: the node was declared dead and joins again, or it was forced.
@@ -39,16 +42,14 @@ type Config struct {
 	MaxVoters int
 	Log       *slog.Logger
 
-	// OnServing is told when the node may serve and when it is fenced, in order,
-	// from one goroutine. What must have ended before another node may take over
-	// has ended when it returns; it must be quick.
+	// OnServing is told when the node may serve and when it is fenced, in order.
+	// What must have ended before another node may take over has ended when it
+	// returns. It must be quick, and call nothing of the Cluster.
 	OnServing func(Serving)
 	// OnGone is told once for each life of a node that left the membership.
 	OnGone func(n id.Node, cause string)
-	// Ready is asked before the node goes from COMINGUP to UP; nil: always.
-	Ready func(context.Context) error
-	// InitWork runs while this node holds init; its context ends with the hold.
-	InitWork []func(context.Context)
+
+	snapshotEntries uint64 // core.Config.SnapshotEntries; for tests
 }
 
 // Cluster is this node's membership.
@@ -70,16 +71,17 @@ type Cluster struct {
 
 	leaving atomic.Bool
 
-	inbox chan inbound
-	calls chan func()
-	ended chan struct{} // closed when the loop has ended
+	inbox      chan inbound
+	inboxBytes atomic.Int64
+	calls      chan func()
+	ended      chan struct{} // closed when the loop has ended
 
 	// Owned by the loop.
 	core    *core.Core
 	store   *registry.Store
 	disk    *raftlog.Log // nil without raft state
 	fence   *fence
-	addrs   map[id.Node]string // of the other nodes, as known last
+	addrs   map[id.Node]string // of the other nodes, as known at the start
 	nextReq uint64
 	stop    error // makes the loop end
 	waiting map[uint64]chan core.Outcome
@@ -88,12 +90,14 @@ type Cluster struct {
 	snapshots  chan struct{}  // one place: who writes one
 
 	tenures   []*tenure
-	revokedAt uint64 // registry revision of the newest revocation seen; owned by the loop
+	hooking   chan struct{} // one place: who runs hooks
+	revokedAt uint64        // registry revision of the newest revocation seen; owned by the loop
 }
 
 type inbound struct {
 	from id.Node
 	at   time.Duration // boottime when it arrived
+	size int64         // of its encoded form, in bytes
 	msg  *core.Message
 }
 
@@ -105,6 +109,9 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	m, err := pki.Load(cfg.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w; without it nobody believes that this is node %d: restore it, or join anew: ssi cluster join", err, ident.Node)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +127,7 @@ func New(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	inc, err := incarnation(filepath.Join(cfg.RunDir, "incarnation"), false)
+	inc, err := incarnation(filepath.Join(cfg.RunDir, fileIncarnation))
 	if err != nil {
 		return nil, fmt.Errorf("number of this start of the node: %w", err)
 	}
@@ -138,14 +145,14 @@ func New(cfg Config) (*Cluster, error) {
 		ended:     make(chan struct{}),
 		waiting:   map[uint64]chan core.Outcome{},
 		snapshots: make(chan struct{}, 1),
+		hooking:   make(chan struct{}, 1),
 	}
 	c.hub = registry.NewHub(c.store.View())
 	c.tenures = []*tenure{
 		// The leader cleans up after the dead even if it is not a living member
 		// itself: its own earlier life may be what is to be cleaned up.
 		newTenure("leadership", func(s *core.Status) core.Hold { return s.Lead }, c.cleanUp),
-		newTenure("init", func(s *core.Status) core.Hold { return s.Init },
-			append([]func(context.Context){c.nodeup, c.expireLeases, c.oldTokens}, cfg.InitWork...)...),
+		newTenure("init", func(s *core.Status) core.Hold { return s.Init }, c.nodeup, c.expireLeases, c.oldTokens),
 	}
 	c.fence = newFence(c.onServing, c.tenures...)
 	c.transport, err = ics.New(ics.Config{
@@ -167,6 +174,10 @@ func New(cfg Config) (*Cluster, error) {
 
 // Self is this node's number.
 func (c *Cluster) Self() id.Node { return c.self }
+
+// Incarnation is the number of this life of the node: that of this process, even
+// when the cluster has declared it dead already.
+func (c *Cluster) Incarnation() id.Incarnation { return c.inc }
 
 // Identity is which cluster this is.
 func (c *Cluster) Identity() Identity { return c.ident }
@@ -196,9 +207,10 @@ func (c *Cluster) Run(ctx context.Context, l net.Listener) error {
 	c.addrs = c.readPeers()
 	if err := c.openCore(); err != nil {
 		close(c.ended)
-		return errors.Join(err, c.transport.Close())
+		c.closeDisk()
+		return errors.Join(err, l.Close(), c.transport.Close())
 	}
-	c.setPeers(c.members.Load())
+	c.adopt(c.core.View())
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
@@ -213,6 +225,7 @@ func (c *Cluster) Run(ctx context.Context, l net.Listener) error {
 	}
 	wg.Go(func() { c.goUp(ctx) })
 	wg.Go(func() { c.found(ctx) })
+	wg.Go(func() { c.savePeers(ctx, c.addrs) })
 	err := c.loop(ctx)
 
 	close(c.ended) // calls that wait for the loop give up
@@ -228,7 +241,7 @@ func (c *Cluster) Run(ctx context.Context, l net.Listener) error {
 func (c *Cluster) openCore() error {
 	cfg := core.Config{
 		Cluster: c.ident.ID, Self: c.self, Incarnation: c.inc, Info: c.cfg.Info, Timing: c.timing,
-		Seed: rand.Uint64(), MaxVoters: c.cfg.MaxVoters,
+		Seed: rand.Uint64(), MaxVoters: c.cfg.MaxVoters, SnapshotEntries: c.cfg.snapshotEntries,
 	}
 	dir := filepath.Join(c.cfg.Dir, dirRaft)
 	disk, err := raftlog.Open(dir, raftlog.Identity{Cluster: c.ident.ID, Node: c.self}, c.log)

@@ -4,39 +4,54 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"go.etcd.io/raft/v3"
 	"golang.org/x/sys/unix"
 
 	"ssi/cluster/core"
+	"ssi/cluster/raftlog"
 )
 
 // fullPause is how often a write to a full disk is tried again.
 const fullPause = 250 * time.Millisecond
 
-// save writes what must be on disk before anything follows from it. While the
-// disk is full it waits for room: nothing acknowledged is lost, and the node is
-// fenced meanwhile because it cannot renew its lease. After any other failure
-// nobody knows what the disk holds, and the daemon must not go on.
+// save writes what must be on disk before anything follows from it.
 func (c *Cluster) save(ctx context.Context, out *core.Output) error {
 	if c.disk == nil || out.HardState == nil && len(out.Entries) == 0 && out.Snapshot == nil {
 		return nil
 	}
-	waited := false
-	for {
-		err := c.disk.Save(out.HardState, out.Entries, out.Snapshot, out.MustSync)
-		if err == nil {
-			if waited {
-				c.log.Info("the disk has room again", "path", c.cfg.Dir)
-			}
+	return c.patiently(ctx, "write the cluster's log", func() error {
+		return c.disk.Save(out.HardState, out.Entries, out.Snapshot, out.MustSync)
+	})
+}
+
+// createDisk makes the log of a node that is to become a voter.
+func (c *Cluster) createDisk(ctx context.Context, r *core.NewRaft) error {
+	dir, ident := filepath.Join(c.cfg.Dir, dirRaft), c.diskIdentity(r.RaftID, r.Recovery)
+	return c.patiently(ctx, "create the cluster's log", func() (err error) {
+		c.disk, err = raftlog.Create(dir, ident, r.Snapshot, c.log)
+		return err
+	})
+}
+
+// patiently does what needs the disk. While that is full it waits for room:
+// nothing acknowledged is lost, and the node is fenced meanwhile because it
+// cannot renew its lease. After any other failure nobody knows what the disk
+// holds, and the daemon must not go on.
+func (c *Cluster) patiently(ctx context.Context, what string, write func() error) error {
+	for tries := 0; ; tries++ {
+		err := write()
+		switch {
+		case err == nil && tries > 0:
+			c.log.Info("the disk has room again", "path", c.cfg.Dir)
 			return nil
-		}
-		if !isFull(err) || ctx.Err() != nil {
-			return fmt.Errorf("write the cluster's log: %w", err)
-		}
-		if !waited {
-			waited = true
+		case err == nil:
+			return nil
+		case !isFull(err) || ctx.Err() != nil:
+			return fmt.Errorf("%s: %w", what, err)
+		case tries == 0:
 			c.log.Error("the disk is full; this voter waits for room and takes no part meanwhile: free some space", "path", c.cfg.Dir, "err", err)
 			c.fence.stuck("the disk under " + c.cfg.Dir + " is full: free some space")
 		}

@@ -21,6 +21,8 @@ const (
 	filePeers    = "peers.json"    // the addresses known last
 	fileFounding = "founding.json" // what the first leader of a new cluster writes into the registry; secret
 	dirRaft      = "raft"          // the durable log of a voter
+
+	fileIncarnation = "incarnation" // in the directory that the machine forgets when it restarts
 )
 
 // Identity is what a node knows of its cluster without asking.
@@ -94,6 +96,14 @@ func writeJSON(path string, mode fs.FileMode, v any) (err error) {
 	return syncDir(filepath.Dir(path))
 }
 
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // plain data: cannot fail
+	}
+	return b
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -106,16 +116,14 @@ func syncDir(dir string) error {
 // restart of the machine forgets it, so that a restart of the daemon is none. A
 // new one is taken from the clock: larger than any before if the clock was right,
 // and different in any case.
-func incarnation(path string, fresh bool) (id.Incarnation, error) {
-	if !fresh {
-		b, err := os.ReadFile(path)
-		if err == nil {
-			if v, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil && v != 0 {
-				return id.Incarnation(v), nil
-			}
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return 0, err
+func incarnation(path string) (id.Incarnation, error) {
+	b, err := os.ReadFile(path)
+	if err == nil {
+		if v, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil && v != 0 {
+			return id.Incarnation(v), nil
 		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
 	}
 	inc := id.Incarnation(time.Now().UnixNano())
 	return inc, saveIncarnation(path, inc)

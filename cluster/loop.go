@@ -8,7 +8,6 @@ import (
 
 	"ssi/cluster/core"
 	"ssi/cluster/member"
-	"ssi/cluster/raftlog"
 	"ssi/internal/errno"
 	"ssi/internal/id"
 )
@@ -29,6 +28,16 @@ func (c *Cluster) send(ctx context.Context, f func()) error {
 	}
 }
 
+// run runs f in the loop and waits for it.
+func (c *Cluster) run(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	if err := c.send(ctx, func() { f(); close(done) }); err != nil {
+		return err
+	}
+	<-done // the loop runs what it took
+	return nil
+}
+
 // receive takes a message of a peer; it never waits.
 func (c *Cluster) receive(from id.Node, raw []byte) {
 	msg, err := core.Decode(raw)
@@ -36,10 +45,15 @@ func (c *Cluster) receive(from id.Node, raw []byte) {
 		c.log.Warn("message dropped", "peer", from, "err", err)
 		return
 	}
-	select {
-	case c.inbox <- inbound{from, boottime(), msg}:
-	default: // as if the network had lost it
+	m := inbound{from, boottime(), int64(len(raw)), msg}
+	if c.inboxBytes.Add(m.size) <= maxInboxBytes {
+		select {
+		case c.inbox <- m:
+			return
+		default:
+		}
 	}
+	c.inboxBytes.Add(-m.size) // as if the network had lost it
 }
 
 // loop drives the core until ctx ends or the core cannot go on.
@@ -55,7 +69,7 @@ func (c *Cluster) loop(ctx context.Context) error {
 			c.core.Tick(boottime(), time.Now())
 		case m := <-c.inbox:
 			c.core.Tick(boottime(), time.Now())
-			c.core.Receive(m.at, m.from, m.msg)
+			c.take(m)
 		case f := <-c.calls:
 			c.core.Tick(boottime(), time.Now())
 			f()
@@ -73,12 +87,17 @@ func (c *Cluster) loop(ctx context.Context) error {
 	}
 }
 
+func (c *Cluster) take(m inbound) {
+	c.inboxBytes.Add(-m.size)
+	c.core.Receive(m.at, m.from, m.msg)
+}
+
 // drain takes what waits already, without waiting for more.
 func (c *Cluster) drain() {
 	for range maxBatch {
 		select {
 		case m := <-c.inbox:
-			c.core.Receive(m.at, m.from, m.msg)
+			c.take(m)
 		case f := <-c.calls:
 			f()
 		default:
@@ -94,14 +113,10 @@ func (c *Cluster) carryOut(ctx context.Context, out *core.Output) error {
 			return err
 		}
 	}
-	var attach *raftlog.Log
 	if out.NewRaft != nil {
-		ident := c.diskIdentity(out.NewRaft.RaftID, out.NewRaft.Recovery)
-		disk, err := raftlog.Create(filepath.Join(c.cfg.Dir, dirRaft), ident, out.NewRaft.Snapshot, c.log)
-		if err != nil {
-			return fmt.Errorf("create the cluster's log: %w", err)
+		if err := c.createDisk(ctx, out.NewRaft); err != nil {
+			return err
 		}
-		attach = disk
 	}
 	if err := c.save(ctx, out); err != nil {
 		return err
@@ -131,9 +146,8 @@ func (c *Cluster) carryOut(ctx context.Context, out *core.Output) error {
 		return out.Fatal
 	}
 	c.core.Advance()
-	if attach != nil {
-		c.disk = attach
-		if err := c.core.Attach(attach.Storage()); err != nil {
+	if out.NewRaft != nil {
+		if err := c.core.Attach(c.disk.Storage()); err != nil {
 			return err
 		}
 	}
@@ -146,7 +160,7 @@ func (c *Cluster) checkLife(inc id.Incarnation) error {
 	if inc == 0 || inc == c.inc {
 		return nil
 	}
-	if err := saveIncarnation(filepath.Join(c.cfg.RunDir, "incarnation"), inc); err != nil {
+	if err := saveIncarnation(filepath.Join(c.cfg.RunDir, fileIncarnation), inc); err != nil {
 		return err
 	}
 	c.log.Warn("this node was declared dead and joins again", "incarnation", inc)
@@ -155,34 +169,34 @@ func (c *Cluster) checkLife(inc id.Incarnation) error {
 
 // publish makes the new state visible to the rest of the daemon.
 func (c *Cluster) publish(out *core.Output) {
-	if v := c.store.View(); v.Revision() != c.revision.Load() || out.Restored {
-		c.hub.Publish(v)
-		c.revision.set(v.Revision())
-	}
 	if len(out.Transitions) > 0 || out.Restored {
-		view := c.core.View()
 		before := c.members.Load()
-		c.setPeers(view)
-		c.members.set(view)
+		view := c.core.View()
+		c.adopt(view)
 		for _, t := range out.Transitions {
-			c.log.Info("transition", "epoch", t.Epoch, "node", t.Node, "from", t.From, "to", t.To, "init", t.Init, "cause", t.Cause)
+			if t.Init {
+				c.log.Info("init holder", "epoch", t.Epoch, "node", t.Node, "term", t.Term, "cause", t.Cause)
+			} else {
+				c.log.Info("transition", "epoch", t.Epoch, "node", t.Node, "from", t.From, "to", t.To, "cause", t.Cause)
+			}
 		}
 		c.reportGone(before, view)
-		c.savePeers(view)
+	} else if c.store.View().Revision() != c.revision.Load() {
+		c.publishRegistry()
 	}
 	c.status.set(out.Status)
-	c.recheckRevoked()
 }
 
-// reportGone tells of nodes whose life ended between two views.
-func (c *Cluster) reportGone(before, after *member.View) {
-	if c.cfg.OnGone == nil {
-		return
-	}
-	for _, old := range before.Nodes {
-		now := after.Get(old.Node)
-		if old.State.Alive() && old.Node != c.self && (!now.State.Alive() || now.Incarnation != old.Incarnation) {
-			c.cfg.OnGone(old.Node, now.Cause)
-		}
-	}
+// adopt publishes what the core holds: the membership and the registry.
+func (c *Cluster) adopt(view *member.View) {
+	c.setPeers(view)
+	c.members.set(view)
+	c.publishRegistry()
+}
+
+func (c *Cluster) publishRegistry() {
+	v := c.store.View()
+	c.hub.Publish(v)
+	c.revision.set(v.Revision())
+	c.recheckRevoked()
 }

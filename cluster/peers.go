@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"maps"
@@ -31,24 +32,40 @@ func (c *Cluster) readPeers() map[id.Node]string {
 // contacts are the nodes to ask while nothing else is known.
 func (c *Cluster) contacts() []id.Node { return slices.Sorted(maps.Keys(c.addrs)) }
 
-// savePeers remembers the addresses of a view if they changed.
-func (c *Cluster) savePeers(v *member.View) {
-	addrs := map[id.Node]string{}
-	for _, n := range v.Nodes {
-		if n.Node != c.self {
-			addrs[n.Node] = n.Info.Addr
+// savePeers remembers the addresses of each view until ctx ends. It is not done
+// in the loop, which must not wait for a disk that it can do without.
+func (c *Cluster) savePeers(ctx context.Context, saved map[id.Node]string) {
+	for {
+		view, changed := c.members.Get()
+		if addrs := addrsOf(view, c.self); len(view.Nodes) > 0 && !maps.Equal(saved, addrs) {
+			if err := writeJSON(filepath.Join(c.cfg.Dir, filePeers), 0o644, peerFile{addrs}); err != nil {
+				c.log.Warn("the addresses of the other nodes were not saved", "err", err)
+			} else {
+				saved = addrs
+			}
 		}
-	}
-	if maps.Equal(c.addrs, addrs) {
-		return
-	}
-	c.addrs = addrs
-	if err := writeJSON(filepath.Join(c.cfg.Dir, filePeers), 0o644, peerFile{addrs}); err != nil {
-		c.log.Warn("the addresses of the other nodes were not saved", "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
 	}
 }
 
-// setPeers tells the transport what the membership says.
+// addrsOf is the addresses of the nodes of a view but one.
+func addrsOf(v *member.View, but id.Node) map[id.Node]string {
+	addrs := map[id.Node]string{}
+	for _, n := range v.Nodes {
+		if n.Node != but {
+			addrs[n.Node] = n.Info.Addr
+		}
+	}
+	return addrs
+}
+
+// setPeers tells the transport what the membership says. Where it says nothing the
+// addresses known at the start count: a node that catches up sees a membership of
+// the past, and must still reach who leads now.
 func (c *Cluster) setPeers(v *member.View) {
 	peers := map[id.Node]ics.Peer{}
 	for n, addr := range c.addrs {

@@ -9,7 +9,7 @@ import (
 type Published[T any] struct {
 	mu      sync.Mutex
 	value   T
-	changed chan struct{} // closed by the next Set
+	changed chan struct{} // closed by the next set
 }
 
 func newPublished[T any](v T) *Published[T] {
@@ -37,10 +37,14 @@ func (p *Published[T]) set(v T) {
 	p.changed = make(chan struct{})
 }
 
-// Wait returns the first value, from now on, for which ok holds.
+// Wait returns the first value, from now on, for which ok holds. It may miss
+// values between two others. The error is the cause of ctx.
 func (p *Published[T]) Wait(ctx context.Context, ok func(T) bool) (T, error) {
 	for {
 		v, changed := p.Get()
+		if ctx.Err() != nil {
+			return v, context.Cause(ctx)
+		}
 		if ok(v) {
 			return v, nil
 		}

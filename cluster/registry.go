@@ -60,6 +60,9 @@ func (r Registry) Watch(prefix string, after uint64) (*registry.Watch, error) {
 // Barrier waits until this node has seen all that was decided before the call.
 func (c *Cluster) Barrier(ctx context.Context) error {
 	_, err := c.ask(ctx, func(req uint64, deadline time.Duration) { c.core.Barrier(req, deadline) })
+	if errno.Is(err, errno.Unknown) { // nothing is changed by a question
+		err = errno.New(errno.Unavailable, "read", c.self, "no answer in time, or the daemon is stopping; try again")
+	}
 	return err
 }
 
@@ -76,18 +79,21 @@ func (c *Cluster) ask(ctx context.Context, start func(req uint64, deadline time.
 	if d, ok := ctx.Deadline(); ok {
 		timeout = time.Until(d)
 	}
+	deadline := boottime() + timeout
 	done := make(chan core.Outcome, 1)
 	err := c.send(ctx, func() {
 		c.nextReq++
 		c.waiting[c.nextReq] = done
-		start(c.nextReq, boottime()+timeout)
+		start(c.nextReq, deadline)
 	})
 	if err != nil {
 		return nil, err
 	}
+	why := "the daemon is stopping"
 	select {
 	case out := <-done:
 		return out.Result, out.Err
+	case <-c.ended:
 	case <-ctx.Done():
 		// The core's own deadline is the same: take its answer, which is the more
 		// precise one, if it comes at once.
@@ -95,11 +101,15 @@ func (c *Cluster) ask(ctx context.Context, start func(req uint64, deadline time.
 		case out := <-done:
 			return out.Result, out.Err
 		case <-time.After(outcomeGrace):
+			why = "no answer in time"
 		case <-c.ended:
 		}
-		return nil, errno.New(errno.Unknown, "cluster call", c.self, "no answer in time: %w; it may have been carried out", context.Cause(ctx))
-	case <-c.ended:
-		return nil, errno.New(errno.Unknown, "cluster call", c.self, "the daemon is stopping; it may have been carried out")
+	}
+	select {
+	case out := <-done: // the loop's last word
+		return out.Result, out.Err
+	default:
+		return nil, errno.New(errno.Unknown, "cluster call", c.self, "%s; it may have been carried out", why)
 	}
 }
 

@@ -2,9 +2,9 @@ package cluster
 
 import (
 	"context"
+	"crypto/ed25519"
 	"time"
 
-	"ssi/cluster/core"
 	"ssi/cluster/member"
 	"ssi/cluster/pki"
 	"ssi/internal/errno"
@@ -16,19 +16,24 @@ import (
 
 // isRevoked is asked at every handshake.
 func (c *Cluster) isRevoked(who pki.Identity) bool {
-	e, err := c.hub.View().Get(keyRevokedNode(who.Node))
-	if err != nil {
-		return false
-	}
-	var before time.Time
-	if err := before.UnmarshalText(e.Value); err != nil {
-		return true // somebody meant it to be revoked
-	}
-	return !who.NotBefore.After(before)
+	before, revoked := c.revokedBefore(who.Node)
+	return revoked && !who.NotBefore.After(before)
 }
 
-// recheckRevoked ends connections whose certificate was revoked. It looks at
-// every change of the registry only as far as to see that none was a revocation.
+// revokedBefore is up to which beginning certificates of a node are revoked.
+func (c *Cluster) revokedBefore(n id.Node) (before time.Time, revoked bool) {
+	e, err := c.hub.View().Get(keyRevokedNode(n))
+	if err != nil {
+		return before, false
+	}
+	if err := before.UnmarshalText(e.Value); err != nil {
+		return time.Now(), true // somebody meant them to be revoked
+	}
+	return before, true
+}
+
+// recheckRevoked ends connections whose certificate was revoked, when the
+// registry changed.
 func (c *Cluster) recheckRevoked() {
 	entries, _, err := c.hub.View().List(keyRevoked, 0, "")
 	if err != nil {
@@ -42,6 +47,23 @@ func (c *Cluster) recheckRevoked() {
 		c.revokedAt = newest
 		c.transport.Recheck()
 	}
+}
+
+// issuer issues certificates that no revocation so far counts for, whatever the
+// clocks of this node and of the one that revoked say.
+type issuer struct {
+	*pki.CAKey
+	c *Cluster
+}
+
+// Issue is pki.CAKey.Issue.
+func (i issuer) Issue(n id.Node, role pki.Role, pub ed25519.PublicKey, now time.Time) ([]byte, error) {
+	if before, revoked := i.c.revokedBefore(n); revoked {
+		if least := before.Add(pki.ClockTolerance + time.Second); now.Before(least) {
+			now = least
+		}
+	}
+	return i.CAKey.Issue(n, role, pub, now)
 }
 
 // Revoke withdraws the certificates of a node and takes it down if it is up.
@@ -66,18 +88,4 @@ func (c *Cluster) Revoke(ctx context.Context, n id.Node, cause string) error {
 		_, err = c.SetState(ctx, n, member.KCleanup, cause)
 	}
 	return err
-}
-
-// SetState makes a transition that an operator may make.
-func (c *Cluster) SetState(ctx context.Context, n id.Node, to member.State, cause string) (id.Epoch, error) {
-	return c.Command(ctx, member.Command{Op: member.SetState, Node: n, To: to, Cause: cause})
-}
-
-// Command has a command to the membership decided.
-func (c *Cluster) Command(ctx context.Context, cmd member.Command) (id.Epoch, error) {
-	raw, err := c.propose(ctx, core.Membership, cmd.Encode())
-	if err != nil {
-		return 0, err
-	}
-	return member.DecodeResult(raw)
 }

@@ -127,10 +127,11 @@ func JoinAs(ctx context.Context, r JoinRequest) (Identity, error) {
 		}
 		ident := Identity{ID: joined.Who.Cluster, Name: joined.ClusterName, Profile: joined.Profile, Addr: r.Addr,
 			Node: joined.Who.Node, Witness: joined.Who.Role == pki.RoleWitness}
-		if err := settle(r.Dir, ident, joined.Material, joined.Members); err != nil {
+		// Of a cluster that was never quite founded here; it must not be founded now.
+		if err := os.Remove(filepath.Join(r.Dir, fileFounding)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return Identity{}, err
 		}
-		return ident, nil
+		return ident, settle(r.Dir, ident, joined.Material, joined.Members)
 	}
 	return Identity{}, errors.Join(errs...)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-	"time"
 
 	"ssi/cluster/core"
 	"ssi/internal/errno"
@@ -19,45 +18,40 @@ type tenure struct {
 	of   func(*core.Status) core.Hold
 	work []func(context.Context)
 
-	granted *Published[core.Hold] // the newest decision of the core
+	mu      sync.Mutex            // after fence.mu
 	present *Published[core.Hold] // what holds now; Until is not set
-
-	mu     sync.Mutex // a leaf
-	cancel context.CancelCauseFunc
+	cancel  context.CancelCauseFunc
 }
 
 func newTenure(name string, of func(*core.Status) core.Hold, work ...func(context.Context)) *tenure {
-	return &tenure{name: name, of: of, work: work,
-		granted: newPublished(core.Hold{}), present: newPublished(core.Hold{})}
+	return &tenure{name: name, of: of, work: work, present: newPublished(core.Hold{})}
 }
 
-// set is called by the fence: what holds at the time now.
-func (t *tenure) set(h core.Hold, now time.Duration) {
-	next := core.Hold{Held: h.At(now)}
-	if next.Held {
-		next.Term = h.Term
-	}
-	if t.present.Load() == next {
-		return
+// set is called by the fence with what holds now.
+func (t *tenure) set(h core.Hold) {
+	if !h.Held {
+		h = core.Hold{}
 	}
 	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.present.Load() == h {
+		return
+	}
 	if t.cancel != nil {
 		t.cancel(errno.New(errno.Stale, t.name, 0, "another node may do this now"))
 		t.cancel = nil
 	}
-	t.mu.Unlock()
-	t.present.set(next)
+	t.present.set(h)
 }
 
 // begin makes the context of the work for a hold, if it still is the present one.
 func (t *tenure) begin(parent context.Context, h core.Hold) (context.Context, bool) {
-	ctx, cancel := context.WithCancelCause(parent)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.present.Load() != h {
-		cancel(nil)
-		return ctx, false
+		return nil, false
 	}
+	ctx, cancel := context.WithCancelCause(parent)
 	t.cancel = cancel
 	return ctx, true
 }

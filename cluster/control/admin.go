@@ -50,9 +50,7 @@ func (c *Control) force(ctx context.Context, call *api.Call) error {
 	if err != nil {
 		return err
 	}
-	err = call.Reply(api.ForceReply{Recovery: recovery, Lost: lost})
-	c.Restart(errno.New(errno.Other, "force", c.Cluster.Self(), "the operator made this node the only voter"))
-	return err
+	return call.Reply(api.ForceReply{Recovery: recovery, Lost: lost})
 }
 
 func (c *Control) rejoin(ctx context.Context, call *api.Call) error {
@@ -60,7 +58,5 @@ func (c *Control) rejoin(ctx context.Context, call *api.Call) error {
 	if err != nil {
 		return err
 	}
-	err = call.Reply(api.RejoinReply{Aside: aside})
-	c.Restart(errno.New(errno.Other, "rejoin", c.Cluster.Self(), "the operator made this node join again, empty"))
-	return err
+	return call.Reply(api.RejoinReply{Aside: aside})
 }

@@ -29,17 +29,26 @@ type Control struct {
 	// Loads asks the nodes for their load, in hundredths of a CPU; those that do
 	// not answer are left out. It must end with ctx.
 	Loads func(ctx context.Context) map[id.Node]int
-	// Restart makes the daemon start anew.
-	Restart func(cause error)
 }
 
 // Register adds the methods to the server of the local socket.
 func (c *Control) Register(s *api.Server) {
-	for _, m := range []struct {
-		name string
-		root bool
-		f    api.Handler
-	}{
+	for _, m := range c.methods() {
+		s.Handle(m.name, limited(m.root, m.f))
+	}
+	s.Handle(api.MethodClusterWatch, c.watch)
+	s.Handle(api.MethodRegistryWatch, c.watchRegistry)
+}
+
+type method struct {
+	name string
+	root bool // only root may call it
+	f    api.Handler
+}
+
+// methods is all that answer once.
+func (c *Control) methods() []method {
+	return []method{
 		{api.MethodClusterStatus, false, c.status},
 		{api.MethodClusterHistory, false, c.history},
 		{api.MethodClusterSetState, true, c.setState},
@@ -56,11 +65,7 @@ func (c *Control) Register(s *api.Server) {
 		{api.MethodRegistryGrant, true, c.grant},
 		{api.MethodRegistryRenew, true, c.renew},
 		{api.MethodRegistryRevoke, true, c.revokeLease},
-	} {
-		s.Handle(m.name, limited(m.root, m.f))
 	}
-	s.Handle(api.MethodClusterWatch, c.watch)
-	s.Handle(api.MethodRegistryWatch, c.watchRegistry)
 }
 
 // limited adds the deadline and, with root, the question who calls.

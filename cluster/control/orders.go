@@ -16,7 +16,7 @@ import (
 // order is a shutdown that was asked for, as the registry keeps it.
 type order struct {
 	Action  string         `json:"action"`
-	At      time.Time      `json:"at"`
+	At      time.Time      `json:"at,omitzero"` // by the clock of the node it is meant for; zero: at once
 	Message string         `json:"message,omitempty"`
 	Life    id.Incarnation `json:"life"` // of the node it is meant for
 }
@@ -37,7 +37,11 @@ func (c *Control) shutdown(ctx context.Context, call *api.Call) error {
 	case p.Delay < 0 || p.Delay > api.MaxShutdownDelay:
 		return errno.New(errno.Invalid, "shutdown", p.Node, "it can be asked for up to %v ahead", api.MaxShutdownDelay)
 	}
-	o := order{Action: p.Action, At: time.Now().Add(p.Delay), Message: p.Message, Life: node.Incarnation}
+	at := time.Now().Add(p.Delay)
+	o := order{Action: p.Action, Message: p.Message, Life: node.Incarnation}
+	if p.Delay > 0 {
+		o.At = at.Add(c.Cluster.ClockOffsets(ctx)[p.Node])
+	}
 	switch p.Action {
 	case api.ActionHalt, api.ActionPowerOff, api.ActionReboot:
 		err = c.Cluster.Order(ctx, p.Node, mustJSON(o))
@@ -56,7 +60,7 @@ func (c *Control) shutdown(ctx context.Context, call *api.Call) error {
 	if err != nil {
 		return err
 	}
-	return call.Reply(api.ShutdownReply{Node: p.Node, At: o.At})
+	return call.Reply(api.ShutdownReply{Node: p.Node, At: at})
 }
 
 // cause is what the transitions of a shutdown say.
@@ -84,6 +88,10 @@ type Orders struct {
 	End func(action, cause string)
 }
 
+// maxWait is how long Run waits without looking at the clock, which somebody may
+// set.
+const maxWait = time.Minute
+
 // Run waits for an order for this life of the node and for its time, carries it
 // out and returns; or returns when ctx ends. A node that an operator set to
 // GOINGDOWN powers off.
@@ -93,16 +101,14 @@ func (o *Orders) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		view, viewChanged := o.Cluster.Members().Get()
 		_, keysChanged := o.Cluster.Revision().Get()
-		node := view.Get(o.Cluster.Self())
-		wait := time.Hour
-		ord, ok := o.pending(node)
-		switch {
-		case ok && !time.Now().Before(ord.At):
-			o.End(ord.Action, cause(ord))
-			return
-		case ok:
-			wait = time.Until(ord.At)
-		case node.State == member.GoingDown && !o.Cluster.Leaving():
+		wait := maxWait
+		if ord, ok := o.pending(); ok {
+			if wait = min(wait, time.Until(ord.At)); wait <= 0 {
+				o.End(ord.Action, cause(ord))
+				return
+			}
+		} else if node := view.Get(o.Cluster.Self()); node.State == member.GoingDown &&
+			node.Incarnation == o.Cluster.Incarnation() && !o.Cluster.Leaving() {
 			o.End(api.ActionPowerOff, node.Cause)
 			return
 		}
@@ -116,9 +122,10 @@ func (o *Orders) Run(ctx context.Context) {
 	}
 }
 
-// pending is the order that waits for this life of the node.
-func (o *Orders) pending(node member.Node) (order, bool) {
-	e, err := o.Cluster.Registry().Stale().Get(cluster.OrderKey(node.Node))
+// pending is the order that waits for this life of the node. One for an earlier
+// life, which the membership may still show, has been carried out.
+func (o *Orders) pending() (order, bool) {
+	e, err := o.Cluster.Registry().Stale().Get(cluster.OrderKey(o.Cluster.Self()))
 	if err != nil {
 		return order{}, false
 	}
@@ -127,5 +134,5 @@ func (o *Orders) pending(node member.Node) (order, bool) {
 		o.Log.Error("an order cannot be read", "key", e.Key, "err", err)
 		return order{}, false
 	}
-	return ord, ord.Life == node.Incarnation && node.Incarnation != 0
+	return ord, ord.Life == o.Cluster.Incarnation()
 }

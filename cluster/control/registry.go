@@ -10,9 +10,13 @@ import (
 	"ssi/internal/errno"
 )
 
-// pageBytes is about how much a page of a list holds: well below the limit of
-// a message, base64 included.
-const pageBytes = 4 << 20
+const (
+	// pageBytes is about how much a page of a list holds: well below the limit of
+	// a message, base64 included.
+	pageBytes = 4 << 20
+	// pageKeys is how many keys are looked at at once.
+	pageKeys = 512
+)
 
 func kvOf(e *registry.Entry, value bool) api.KV {
 	kv := api.KV{Key: e.Key, Create: e.Create, Mod: e.Mod, Version: e.Version, Lease: e.Lease}
@@ -58,25 +62,40 @@ func (c *Control) list(ctx context.Context, call *api.Call) error {
 	if err != nil {
 		return err
 	}
-	entries, more, err := view.List(p.Prefix, p.Limit, p.After)
+	reply, err := page(view, p)
 	if err != nil {
 		return err
 	}
-	reply := api.RegistryListReply{KVs: []api.KV{}, More: more, Revision: view.Revision()}
-	size := 0
-	for _, e := range entries {
-		if cluster.SecretKey(e.Key) {
-			continue
-		}
-		if size > pageBytes {
-			reply.More = true
-			break
-		}
-		kv := kvOf(e, !p.KeysOnly)
-		size += len(kv.Key) + len(kv.Value) + 128
-		reply.KVs = append(reply.KVs, kv)
-	}
 	return call.Reply(reply)
+}
+
+// page is one page of a list: up to p.Limit keys that may be shown, of about
+// pageBytes. Only the last page says that there are no more.
+func page(view registry.View, p api.RegistryListParams) (api.RegistryListReply, error) {
+	reply := api.RegistryListReply{KVs: []api.KV{}, Revision: view.Revision()}
+	size := 0
+	for after := p.After; ; {
+		entries, more, err := view.List(p.Prefix, pageKeys, after)
+		if err != nil {
+			return reply, err
+		}
+		for _, e := range entries {
+			after = e.Key
+			if cluster.SecretKey(e.Key) {
+				continue
+			}
+			if size > pageBytes || p.Limit > 0 && len(reply.KVs) == p.Limit {
+				reply.More = true
+				return reply, nil
+			}
+			kv := kvOf(e, !p.KeysOnly)
+			size += len(kv.Key) + len(kv.Value) + 128
+			reply.KVs = append(reply.KVs, kv)
+		}
+		if !more {
+			return reply, nil
+		}
+	}
 }
 
 func (c *Control) put(ctx context.Context, call *api.Call) error {

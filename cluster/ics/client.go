@@ -28,7 +28,6 @@ func (p *peer) newClient() *grpc.ClientConn {
 		}),
 		grpc.WithStaticStreamWindowSize(streamWindow),
 		grpc.WithStaticConnWindowSize(connWindow),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxCall), grpc.MaxCallSendMsgSize(MaxCall)),
 	)
 	if err != nil {

@@ -25,7 +25,6 @@ func (t *Transport) newServer() *grpc.Server {
 		grpc.MaxConcurrentStreams(uint32(t.limits.CallsPerConn)),
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connWindow),
-		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true),
 		grpc.UnaryInterceptor(t.serveUnary),
 		grpc.StreamInterceptor(t.serveStream),

@@ -1,6 +1,7 @@
 package ics
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -57,7 +58,7 @@ func (s *socket) pace(t turns) {
 func (s *socket) Read(b []byte) (int, error) {
 	if s.raw == nil {
 		n, err := s.Conn.Read(b)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = errCut
 		}
 		return n, err
@@ -93,7 +94,7 @@ func (s *socket) fill() error {
 		s.turns.take()
 		n, rerr = ignoreEINTR(func() (int, error) { return syscall.Read(int(fd), s.inBuf) })
 		s.turns.give()
-		return rerr != syscall.EAGAIN
+		return !errors.Is(rerr, syscall.EAGAIN)
 	})
 	switch {
 	case err != nil:
@@ -146,7 +147,7 @@ func (s *socket) flushLocked() error {
 			s.turns.take()
 			n, werr = ignoreEINTR(func() (int, error) { return syscall.Write(int(fd), rest) })
 			s.turns.give()
-			return werr != syscall.EAGAIN
+			return !errors.Is(werr, syscall.EAGAIN)
 		})
 		if s.broken == nil && werr != nil {
 			s.broken = &net.OpError{Op: "write", Net: "tcp", Addr: s.RemoteAddr(), Err: werr}
@@ -159,7 +160,7 @@ func (s *socket) flushLocked() error {
 func ignoreEINTR(f func() (int, error)) (int, error) {
 	for {
 		n, err := f()
-		if err != syscall.EINTR {
+		if !errors.Is(err, syscall.EINTR) {
 			return max(n, 0), err
 		}
 	}

@@ -2,6 +2,7 @@ package member
 
 import (
 	"encoding/json"
+	"errors"
 
 	"ssi/internal/errno"
 	"ssi/internal/id"
@@ -68,7 +69,8 @@ func ResultOf(e id.Epoch, err error) Result {
 		return Result{Epoch: e}
 	}
 	r := Result{Epoch: e, Fail: true, Kind: errno.KindOf(err), Text: err.Error()}
-	if ee, ok := err.(*errno.Error); ok {
+	var ee *errno.Error
+	if errors.As(err, &ee) {
 		r.Op, r.Node, r.Text = ee.Op, ee.Node, ee.Text
 	}
 	return r

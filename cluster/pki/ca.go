@@ -50,10 +50,16 @@ type CAKey struct {
 	key ed25519.PrivateKey
 }
 
-// String, GoString and LogValue keep the key out of messages.
-func (k *CAKey) String() string             { return "CA key of cluster " + k.Cluster }
-func (k *CAKey) GoString() string           { return k.String() }
-func (k *CAKey) LogValue() slog.Value       { return slog.StringValue(k.String()) }
+// String names it; like its relatives below it keeps the key out of messages.
+func (k *CAKey) String() string { return "CA key of cluster " + k.Cluster }
+
+// GoString is String.
+func (k *CAKey) GoString() string { return k.String() }
+
+// LogValue is String.
+func (k *CAKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// Format is String, whatever the verb.
 func (k *CAKey) Format(s fmt.State, _ rune) { fmt.Fprint(s, k.String()) }
 
 // NewCA creates the authority of a new cluster. now is this machine's time.

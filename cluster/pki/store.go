@@ -32,10 +32,16 @@ type Material struct {
 	Key  ed25519.PrivateKey
 }
 
-// String, GoString, Format and LogValue keep the key out of messages.
-func (m Material) String() string             { return "key and certificate of " + m.Cert.Subject.CommonName }
-func (m Material) GoString() string           { return m.String() }
-func (m Material) LogValue() slog.Value       { return slog.StringValue(m.String()) }
+// String names it; like its relatives below it keeps the key out of messages.
+func (m Material) String() string { return "key and certificate of " + m.Cert.Subject.CommonName }
+
+// GoString is String.
+func (m Material) GoString() string { return m.String() }
+
+// LogValue is String.
+func (m Material) LogValue() slog.Value { return slog.StringValue(m.String()) }
+
+// Format is String, whatever the verb.
 func (m Material) Format(s fmt.State, _ rune) { fmt.Fprint(s, m.String()) }
 
 // check reports whether key and certificate belong together and the CA signed.

@@ -141,10 +141,16 @@ func roleOf(b byte) (Role, bool) {
 	return "", false
 }
 
-// String, GoString, Format and LogValue keep the secret out of messages.
-func (t Token) String() string             { return "join token " + t.Hash().String()[:12] }
-func (t Token) GoString() string           { return t.String() }
-func (t Token) LogValue() slog.Value       { return slog.StringValue(t.String()) }
+// String names it; like its relatives below it keeps the secret out of messages.
+func (t Token) String() string { return "join token " + t.Hash().String()[:12] }
+
+// GoString is String.
+func (t Token) GoString() string { return t.String() }
+
+// LogValue is String.
+func (t Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// Format is String, whatever the verb.
 func (t Token) Format(s fmt.State, _ rune) { fmt.Fprint(s, t.String()) }
 
 func (t Token) key() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(t.seed[:]) }

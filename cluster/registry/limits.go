@@ -24,8 +24,9 @@ const (
 	// MaxLeaseKeys is how many keys may hang on one lease; they are removed in
 	// one command.
 	MaxLeaseKeys = 4096
-	// MinTTL and MaxTTL bound the life of a lease without renewal.
+	// MinTTL is the shortest life of a lease without renewal.
 	MinTTL = 500 * time.Millisecond
+	// MaxTTL is the longest.
 	MaxTTL = 24 * time.Hour
 
 	// MaxEvents and MaxEventBytes bound the changes kept for watchers.

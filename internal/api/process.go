@@ -22,10 +22,10 @@ const (
 	MaxPIDs = 4096
 	// MaxArgs is how many bytes of a command line are shown; a longer one is cut.
 	MaxArgs = 4096
-	// DefaultNodeTimeout and MaxNodeTimeout limit how long a call waits for one
-	// node, in milliseconds.
+	// DefaultNodeTimeout is how long a call waits for one node, in milliseconds.
 	DefaultNodeTimeout = 2000
-	MaxNodeTimeout     = 60000
+	// MaxNodeTimeout is how long it can be made to wait.
+	MaxNodeTimeout = 60000
 )
 
 // ListProcesses asks for the processes of the cluster. The zero value asks for

@@ -17,6 +17,9 @@ import (
 	"ssi/internal/sys"
 )
 
+// closeTimeout is how long Close lets callers take to read their last reply.
+const closeTimeout = time.Second
+
 // Handler serves one method. It replies through the Call and returns nil, or
 // returns the error that the caller gets.
 type Handler func(ctx context.Context, c *Call) error
@@ -183,8 +186,9 @@ func (s *Server) Close() {
 	s.cancel()
 	s.mu.Lock()
 	s.done = true
-	for conn := range s.conns {
-		_ = conn.SetDeadline(time.Unix(1, 0))
+	for conn := range s.conns { // a last reply may still be written
+		_ = conn.SetReadDeadline(time.Unix(1, 0))
+		_ = conn.SetWriteDeadline(time.Now().Add(closeTimeout))
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
@@ -207,7 +211,11 @@ func (s *Server) serve(conn *net.UnixConn) {
 		}
 		c := &Call{Method: req.Method, Peer: peer, More: req.More, params: req.Parameters, conn: conn, r: r, wantUp: req.Upgrade}
 		if err := s.handle(c, req); err != nil {
-			s.log.Info("local call", "op", c.Method, "pid", peer.PID, "err", err)
+			level := slog.LevelInfo
+			if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) { // the caller had enough, as `clreg watch | head` does
+				level = slog.LevelDebug
+			}
+			s.log.Log(s.ctx, level, "local call", "op", c.Method, "pid", peer.PID, "err", err)
 			return
 		}
 		if c.done {

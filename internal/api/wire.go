@@ -32,9 +32,9 @@ import (
 )
 
 const (
-	// Socket is where the node daemon listens; SocketEnv overrides it for the
-	// commands.
-	Socket    = "/run/ssi/ssi.sock"
+	// Socket is where the node daemon listens.
+	Socket = "/run/ssi/ssi.sock"
+	// SocketEnv names the variable that overrides Socket for the commands.
 	SocketEnv = "SSI_SOCKET"
 
 	// MaxMessage is the size limit of one message in bytes.
@@ -74,14 +74,13 @@ const errorName = "ssi.Error"
 
 func failureOf(err error) failure {
 	var e *errno.Error
-	if errors.As(err, &e) {
-		f := failure{Op: e.Op, Node: e.Node, Kind: e.Kind, Text: e.Text}
-		if e != err { // wrapped on the way: keep the whole text
-			f.Op, f.Node, f.Text = "", 0, err.Error()
-		}
-		return f
+	switch {
+	case !errors.As(err, &e):
+		return failure{Text: err.Error()}
+	case err.Error() != e.Error(): // wrapped on the way: keep the whole text
+		return failure{Kind: e.Kind, Text: err.Error()}
 	}
-	return failure{Text: err.Error()}
+	return failure{Op: e.Op, Node: e.Node, Kind: e.Kind, Text: e.Text}
 }
 
 func (f failure) err() error {
@@ -111,10 +110,10 @@ func readMessage(r *bufio.Reader, v any) error {
 			return fmt.Errorf("message is over the limit of %d bytes", MaxMessage)
 		}
 		buf = append(buf, part...)
-		if err == bufio.ErrBufferFull {
+		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
-		if err == io.EOF && len(buf) > 0 {
+		if errors.Is(err, io.EOF) && len(buf) > 0 {
 			return io.ErrUnexpectedEOF
 		}
 		if err != nil {

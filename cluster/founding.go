@@ -8,40 +8,13 @@ import (
 	"path/filepath"
 	"time"
 
-	"ssi/cluster/core"
-	"ssi/cluster/member"
+	"ssi/cluster/pki"
 	"ssi/cluster/registry"
 	"ssi/internal/errno"
 )
 
-// goUp takes this node from COMINGUP to UP as soon as it is ready for work.
-func (c *Cluster) goUp(ctx context.Context) {
-	for {
-		status, err := c.status.Wait(ctx, func(s core.Status) bool { return s.Serving && s.State == member.ComingUp })
-		if err != nil {
-			return
-		}
-		if err := c.goUpOnce(ctx, status); err == nil {
-			_, err = c.status.Wait(ctx, func(s core.Status) bool { return s.State != member.ComingUp })
-			if err != nil {
-				return
-			}
-		} else if ctx.Err() == nil {
-			c.log.Warn("not ready to go up", "err", err)
-			pause(ctx, retryPause)
-		}
-	}
-}
-
-func (c *Cluster) goUpOnce(ctx context.Context, s core.Status) error {
-	if c.cfg.Ready != nil {
-		if err := c.cfg.Ready(ctx); err != nil {
-			return err
-		}
-	}
-	_, err := c.Command(ctx, member.Command{Op: member.MarkUp, Node: c.self, Incarnation: s.Incarnation, Cause: "ready"})
-	return err
-}
+// maxFoundPause is the longest pause between two tries to found the cluster.
+const maxFoundPause = 10 * time.Second
 
 // found writes the secrets of a new cluster into its registry, once this node
 // serves, and then removes the file they came in.
@@ -57,7 +30,7 @@ func (c *Cluster) found(ctx context.Context) {
 	if _, err := c.serving.Wait(ctx, func(s Serving) bool { return s.OK }); err != nil {
 		return
 	}
-	for ctx.Err() == nil {
+	for wait := retryPause; ctx.Err() == nil; wait = min(2*wait, maxFoundPause) {
 		err := c.foundOnce(ctx, f)
 		if err == nil {
 			err = os.Remove(path)
@@ -66,13 +39,13 @@ func (c *Cluster) found(ctx context.Context) {
 			return
 		}
 		c.log.Warn("found the cluster", "err", err)
-		pause(ctx, retryPause)
+		pause(ctx, wait)
 	}
 }
 
 func (c *Cluster) foundOnce(ctx context.Context, f founding) error {
 	ops := []*registry.Op{registry.PutOp(keyCAKey, f.CAKey, 0),
-		registry.PutOp(keyNumber(c.self), mustJSON(number{Hostname: c.cfg.Info.Name, Role: "node", Given: time.Now()}), 0)}
+		registry.PutOp(keyNumber(c.self), mustJSON(number{Hostname: c.cfg.Info.Name, Role: pki.RoleNode, Given: time.Now()}), 0)}
 	for hash, rec := range f.Tokens {
 		ops = append(ops, registry.PutOp(keyToken(hash), mustJSON(rec), 0))
 	}
@@ -81,11 +54,4 @@ func (c *Cluster) foundOnce(ctx context.Context, f founding) error {
 		return nil // written by an earlier try whose end was not seen
 	}
 	return err
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
