@@ -84,7 +84,7 @@ call; with --stale it is what this node has, which also works without quorum.`,
 // inputValue is the value argument of a writing command: the argument, or stdin when
 // there is none, or a file.
 func inputValue(env *Env, args []string, file string) ([]byte, error) {
-	var r io.Reader = env.Stdin
+	r := env.Stdin
 	from := "stdin"
 	switch {
 	case len(args) > 0 && file != "":

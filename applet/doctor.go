@@ -61,7 +61,7 @@ func doctorOptions(ctx context.Context, env *Env, path string) (feature.Options,
 	opts := feature.Options{Listen: conf.Listen, StateDir: conf.StateDir}
 	s, err := MeasuredStatus(ctx, env)
 	if err != nil {
-		return opts, nil // no daemon: that is no finding
+		return opts, nil //nolint:nilerr // no daemon: that is no finding
 	}
 	opts.Running = true
 	for _, n := range s.Nodes {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -41,7 +40,7 @@ func newFakeDaemon(socket string) (*fakeDaemon, error) {
 		return nil, err
 	}
 	d := &fakeDaemon{
-		server: api.NewServer(slog.New(slog.NewTextHandler(io.Discard, nil))),
+		server: api.NewServer(slog.New(slog.DiscardHandler)),
 		served: make(chan error, 1),
 		status: cannedStatus(), kvs: map[string]api.KV{}, rev: 100,
 		fail: map[string]error{},

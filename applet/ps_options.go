@@ -93,7 +93,7 @@ func (o *psOptions) parse(args []string) error {
 			forms++
 		}
 	}
-	if forms > 1 && !(forms == 2 && len(o.columns) > 0 && o.full) { // -fo adds nothing and is common
+	if forms > 1 && (forms != 2 || len(o.columns) == 0 || !o.full) { // -fo adds nothing and is common
 		return fmt.Errorf("error: conflicting format options")
 	}
 	if o.y && !o.long {

@@ -321,9 +321,9 @@ func TestBackOff(t *testing.T) {
 		r.exited(now)
 		got = append(got, r.delay)
 	}
-	want := []time.Duration{100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000}
+	want := []int64{100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000}
 	for i := range want {
-		if got[i] != want[i]*time.Millisecond {
+		if got[i].Milliseconds() != want[i] {
 			t.Fatalf("%v", got)
 		}
 	}

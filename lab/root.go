@@ -145,13 +145,13 @@ func bind(from, to string) error {
 // nodeDevices is what a node's /dev holds. Devices with numbers given out at run
 // time are taken from the host; one that the host lacks is left out.
 func nodeDevices() []device {
-	chr := func(name string, perm uint32, major, minor uint32) device {
-		return device{name, unix.S_IFCHR | perm, unix.Mkdev(major, minor)}
+	chr := func(name string, major, minor uint32) device {
+		return device{name, unix.S_IFCHR | 0o666, unix.Mkdev(major, minor)}
 	}
 	list := []device{
-		chr("null", 0o666, 1, 3), chr("zero", 0o666, 1, 5), chr("full", 0o666, 1, 7),
-		chr("random", 0o666, 1, 8), chr("urandom", 0o666, 1, 9), chr("tty", 0o666, 5, 0),
-		chr("fuse", 0o666, 10, 229), chr("net/tun", 0o666, 10, 200),
+		chr("null", 1, 3), chr("zero", 1, 5), chr("full", 1, 7),
+		chr("random", 1, 8), chr("urandom", 1, 9), chr("tty", 5, 0),
+		chr("fuse", 10, 229), chr("net/tun", 10, 200),
 	}
 	for _, name := range []string{"userfaultfd", "cuse"} {
 		var st unix.Stat_t

@@ -78,7 +78,7 @@ func TestForcedOutLeader(t *testing.T) {
 	// The operator was wrong: nodes 1 and 2 live. There are two clusters until
 	// they meet, so the one rule that cannot hold is not checked here.
 	w.checker = newChecker(w)
-	w.checker.lenient = true
+	w.lenient = true
 	n.start(true)
 	w.Run(w.Now()+3*time.Second, func() bool { return false })
 	if !n.holdsInit() || !w.node(1).holdsInit() {

@@ -105,7 +105,8 @@ func checkClusterName(name string) error {
 		return fmt.Errorf("cluster name has %d bytes, allowed are 1 to %d", len(name), MaxClusterName)
 	}
 	for _, r := range name {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r)) {
+		ok := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r)
+		if !ok {
 			return fmt.Errorf("cluster name %q: allowed are letters, digits, dot, underscore and minus", name)
 		}
 	}

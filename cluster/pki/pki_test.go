@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -177,7 +178,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	tok, err := NewToken(&ca.CA, 0, RoleNode, time.Now())
 	must(t, err)
 	m := issue(t, ca, 1, time.Now())
-	secrets := []string{fmt.Sprint([]byte(ca.key))[1:40], fmt.Sprint(tok.seed)[1:40], tok.Secret(), fmt.Sprint([]byte(m.Key))[1:40], fmt.Sprintf("%x", tok.seed), fmt.Sprintf("%x", []byte(m.Key)[:32])}
+	secrets := []string{fmt.Sprint([]byte(ca.key))[1:40], fmt.Sprint(tok.seed)[1:40], tok.Secret(), fmt.Sprint([]byte(m.Key))[1:40], fmt.Sprintf("%x", tok.seed), hex.EncodeToString(m.Key[:32])}
 	for _, v := range []any{ca, tok, &tok, m, &m} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
 			out := fmt.Sprintf(verb, v)

@@ -29,8 +29,9 @@ const (
 	// MaxTTL is the longest.
 	MaxTTL = 24 * time.Hour
 
-	// MaxEvents and MaxEventBytes bound the changes kept for watchers.
-	MaxEvents     = 8192
+	// MaxEvents is how many changes are kept for watchers.
+	MaxEvents = 8192
+	// MaxEventBytes is how many bytes they may have.
 	MaxEventBytes = 8 << 20
 
 	// MaxWatches is how many watches a Hub serves.

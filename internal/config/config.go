@@ -270,7 +270,7 @@ func checkPath(path string) error {
 
 // CheckAddr refuses what other nodes cannot connect to: HOST:PORT with a host.
 func CheckAddr(addr string) error {
-	host, _, err := split(addr)
+	host, err := hostOf(addr)
 	if err != nil {
 		return err
 	}
@@ -282,7 +282,7 @@ func CheckAddr(addr string) error {
 
 // checkListen refuses what cannot be listened on: [IP]:PORT.
 func checkListen(addr string) error {
-	host, _, err := split(addr)
+	host, err := hostOf(addr)
 	if err != nil {
 		return err
 	}
@@ -292,16 +292,16 @@ func checkListen(addr string) error {
 	return nil
 }
 
-func split(addr string) (host string, port uint16, err error) {
+func hostOf(addr string) (string, error) {
 	host, p, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", 0, fmt.Errorf("%q is no HOST:PORT, such as 10.0.0.1:%d", addr, Port)
+		return "", fmt.Errorf("%q is no HOST:PORT, such as 10.0.0.1:%d", addr, Port)
 	}
 	n, err := strconv.ParseUint(p, 10, 16)
 	if err != nil || n == 0 {
-		return "", 0, fmt.Errorf("%q: the port is a number from 1 to 65535", addr)
+		return "", fmt.Errorf("%q: the port is a number from 1 to 65535", addr)
 	}
-	return host, uint16(n), nil
+	return host, nil
 }
 
 // CompleteAddr adds the port of ssi to an address without one.

@@ -38,10 +38,12 @@ const (
 	// listens on for the spawn role.
 	SpawnSocket = "spawn.sock"
 
-	MaxFiles = 64   // kept files
-	MaxName  = 100  // bytes of a name
-	MaxExits = 4096 // reports kept while the node role is away
-
+	// MaxFiles is how many files are kept.
+	MaxFiles = 64
+	// MaxName is how many bytes the name of one has.
+	MaxName = 100
+	// MaxExits is how many reports are kept while the node role is away.
+	MaxExits = 4096
 	// MaxPacket is above the size of every message.
 	MaxPacket = 256
 )

@@ -85,15 +85,15 @@ func (c *command) drain(k kind, f *os.File, buf *[]byte) (open bool) {
 		cerr := raw.Control(func(fd uintptr) {
 			for {
 				n, err = unix.Read(int(fd), (*buf)[headSize:])
-				if err != unix.EINTR {
+				if !errors.Is(err, unix.EINTR) {
 					return
 				}
 			}
 		})
 		switch {
-		case cerr != nil || err != nil && err != unix.EAGAIN || err == nil && n == 0:
+		case cerr != nil || err != nil && !errors.Is(err, unix.EAGAIN) || err == nil && n == 0:
 			return false
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			return true
 		}
 		total += n

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,10 +58,10 @@ func create(argv []string, dir string, attr *syscall.ProcAttr) (int, *proc.Failu
 	last := &proc.Failure{Op: "exec", Path: argv[0], Errno: unix.ENOENT}
 	for _, file := range lookup(argv[0], pathOf(attr.Env), here) {
 		pid, err := syscall.ForkExec(file, argv, attr)
-		if err == syscall.ENOEXEC { // a script without a first line; execvp(3) gives it to the shell
+		if errors.Is(err, syscall.ENOEXEC) { // a script without a first line; execvp(3) gives it to the shell
 			pid, err = syscall.ForkExec("/bin/sh", append([]string{"/bin/sh", file}, argv[1:]...), attr)
 		}
-		switch e, _ := err.(syscall.Errno); e {
+		switch e := errnoOf(err); e {
 		case 0:
 			return pid, nil
 		case unix.ENOENT, unix.ENOTDIR: // the last word only if there was no better one; an interpreter may be missing
@@ -109,6 +110,12 @@ func enterable(dir string, c *syscall.Credential) unix.Errno {
 	} else {
 		err = sys.As(sys.Credentials{UID: c.Uid, GID: c.Gid, Groups: c.Groups}, check)
 	}
-	e, _ := err.(unix.Errno)
+	return errnoOf(err)
+}
+
+// errnoOf is the error number in err, 0 without one.
+func errnoOf(err error) unix.Errno {
+	var e unix.Errno
+	_ = errors.As(err, &e)
 	return e
 }

@@ -301,15 +301,15 @@ func (s *server) imposeLate(pid int, spec *proc.Spec) {
 			continue
 		}
 		want := unix.Rlimit{Cur: l.Cur, Max: l.Max}
-		if err := unix.Prlimit(pid, int(l.Resource), &want, nil); err != nil && err != unix.ESRCH {
+		if err := unix.Prlimit(pid, int(l.Resource), &want, nil); err != nil && !errors.Is(err, unix.ESRCH) {
 			s.log.Warn("a limit of the caller is not set", "op", "spawn", "pid", pid, "resource", l.Resource, "err", err)
 		}
 	}
 }
 
 func failure(op string, spec *proc.Spec, err error) *proc.Failure {
-	e, ok := err.(unix.Errno)
-	if !ok {
+	e := errnoOf(err)
+	if e == 0 {
 		e = unix.EIO
 	}
 	return &proc.Failure{Op: op, Path: spec.Argv[0], Errno: e}
