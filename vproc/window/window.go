@@ -4,9 +4,10 @@
 // The kernel gives out PIDs in rising order and is told where to go on by
 // /proc/sys/kernel/ns_last_pid. A watcher rewinds it to the window's start
 // before the window's end is reached, margin PIDs early: after the kernel's own
-// wrap it would give out low PIDs until the next look. At the 67,000 clones a
-// second that were measured, 50 ms take a fifth of the margin. PIDs in use are
-// skipped by the kernel. next is the whole decision, and pure.
+// wrap it would give out low PIDs until the next look. The watcher looks again
+// before half of what is left of the window can be used up by all processors: an
+// idle node is not woken often. PIDs in use are skipped by the kernel. next and
+// pause are the whole decision, and pure.
 //
 // Watcher has one goroutine, on a thread of its own with real-time priority if
 // the kernel allows it; Stop waits for it. There are no locks.
@@ -38,8 +39,12 @@ const (
 	// later, as PID 300 follows the kernel's own wrap.
 	reserved = 300
 	margin   = 16384
-	poll     = 50 * time.Millisecond
-	tries    = 10 // rewinds in one look, while others give out PIDs
+	// rate is how many PIDs a second one processor is reckoned to use up: 67,000
+	// clones a second were measured on two.
+	rate    = 35_000
+	minPoll = 20 * time.Millisecond
+	maxPoll = 250 * time.Millisecond
+	tries   = 10 // rewinds in one look, while others give out PIDs
 )
 
 // Watcher keeps the PIDs of new processes in the window of one node.
@@ -67,7 +72,7 @@ func Start(log *slog.Logger, node id.Node) (*Watcher, error) {
 	}
 	first, end := node.Window()
 	w := &Watcher{log: log, file: f, first: int64(first), end: int64(end), stop: make(chan struct{}), ended: make(chan struct{})}
-	if err := w.look(false); err != nil {
+	if _, err := w.look(false); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("PID window: %w", err)
 	}
@@ -96,7 +101,7 @@ func (w *Watcher) run() {
 	if err := unix.SchedSetAttr(0, prio, 0); err != nil {
 		w.log.Info("the PID window is watched without real-time priority", "op", "window", "err", err)
 	}
-	t := time.NewTicker(poll)
+	t := time.NewTimer(minPoll)
 	defer t.Stop()
 	failed := false
 	for {
@@ -105,7 +110,8 @@ func (w *Watcher) run() {
 		case <-w.stop:
 			return
 		}
-		err := w.look(true)
+		last, err := w.look(true)
+		t.Reset(pause(last, w.end, runtime.NumCPU()))
 		if err != nil && !failed {
 			w.log.Error("PIDs may leave the window of this node", "op", "window", "err", err)
 		}
@@ -114,12 +120,12 @@ func (w *Watcher) run() {
 }
 
 // look reads the last PID and rewinds if it is time. count tells whether a PID
-// outside is a stray: at the start it is not.
-func (w *Watcher) look(count bool) error {
+// outside is a stray: at the start it is not. It returns the last PID then.
+func (w *Watcher) look(count bool) (int64, error) {
 	for range tries {
 		last, err := w.last()
 		if err != nil {
-			return err
+			return w.end, err
 		}
 		to, rewind, stray := next(last, w.first, w.end)
 		if stray && count {
@@ -127,14 +133,14 @@ func (w *Watcher) look(count bool) error {
 			count = false
 		}
 		if !rewind {
-			return nil
+			return last, nil
 		}
 		if _, err := w.file.WriteAt(strconv.AppendInt(nil, to, 10), 0); err != nil {
-			return err
+			return w.end, err
 		}
 		w.rewinds.Add(1)
 	}
-	return errors.New("the last PID does not stay in the window: something else writes ns_last_pid")
+	return w.end, errors.New("the last PID does not stay in the window: something else writes ns_last_pid")
 }
 
 func (w *Watcher) last() (int64, error) {
@@ -144,6 +150,12 @@ func (w *Watcher) last() (int64, error) {
 		return 0, err
 	}
 	return strconv.ParseInt(strings.TrimSpace(string(b[:n])), 10, 64)
+}
+
+// pause is how long no look is needed after one that found the PID last: until
+// half of what is left before the end could be used up.
+func pause(last, end int64, processors int) time.Duration {
+	return min(max(time.Duration(end-last)*time.Second/time.Duration(2*rate*processors), minPoll), maxPoll)
 }
 
 // next decides: last is the PID given out last, [first, end) the window. to is

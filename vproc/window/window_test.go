@@ -135,3 +135,22 @@ func TestNoWindow(t *testing.T) {
 		}
 	}
 }
+
+func TestPause(t *testing.T) {
+	_, end := id.Node(2).Window()
+	for _, test := range []struct {
+		left       int64
+		processors int
+		want       time.Duration
+	}{
+		{32_468, 2, 231_914_285 * time.Nanosecond},
+		{14_000, 2, 100 * time.Millisecond},
+		{32_468, 1, maxPoll},
+		{100, 2, minPoll},
+		{32_468, 128, minPoll},
+	} {
+		if got := pause(int64(end)-test.left, int64(end), test.processors); got != test.want {
+			t.Errorf("%d left, %d processors: %v, want %v", test.left, test.processors, got, test.want)
+		}
+	}
+}
