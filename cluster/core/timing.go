@@ -47,7 +47,7 @@ func TimingFor(name string) (Timing, error) {
 		}, nil
 	case "lan", "":
 		return Timing{
-			Heartbeat: 100 * time.Millisecond, Election: time.Second, Step: 40 * time.Millisecond,
+			Heartbeat: 200 * time.Millisecond, Election: time.Second, Step: 40 * time.Millisecond,
 			NodeLease: 3 * time.Second, LeaderLease: 3500 * time.Millisecond, VoterGrace: time.Minute,
 		}, nil
 	case "wan":
