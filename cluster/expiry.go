@@ -13,6 +13,9 @@ const (
 	// leaseTick is how often the init holder looks for registry leases that ran
 	// out; their shortest life is registry.MinTTL.
 	leaseTick = 250 * time.Millisecond
+	// noLeaseTick is the same while there are none: the first one may live longer
+	// by this.
+	noLeaseTick = 2 * time.Second
 	// maxExpiries is how many leases end in one look.
 	maxExpiries = 64
 	// tokenTick is how often it forgets old tokens.
@@ -22,9 +25,22 @@ const (
 // expireLeases ends the registry leases that were not renewed in time.
 func (c *Cluster) expireLeases(ctx context.Context) {
 	clock := registry.NewLeaseClock()
-	every(ctx, leaseTick, func() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		timer.Reset(leaseTick)
 		var overdue [][]byte
-		errs := []error{c.run(ctx, func() { overdue = clock.Overdue(c.store, boottime(), maxExpiries) })}
+		errs := []error{c.run(ctx, func() {
+			overdue = clock.Overdue(c.store, boottime(), maxExpiries)
+			if len(c.store.Leases()) == 0 {
+				timer.Reset(noLeaseTick)
+			}
+		})}
 		for _, cmd := range overdue {
 			_, err := c.Registry().Do(ctx, cmd)
 			if !errno.Is(err, errno.Stale) && !errno.Is(err, errno.NotFound) { // renewed or gone meanwhile
@@ -34,7 +50,7 @@ func (c *Cluster) expireLeases(ctx context.Context) {
 		if err := errors.Join(errs...); err != nil && ctx.Err() == nil {
 			c.log.Warn("end leases of the registry", "err", err)
 		}
-	})
+	}
 }
 
 // oldTokens forgets the join tokens that are of no use any more.

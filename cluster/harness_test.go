@@ -274,4 +274,3 @@ func (m *machine) token(n id.Node, ttl time.Duration) string {
 	}
 	return tok.Secret()
 }
-

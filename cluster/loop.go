@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"ssi/cluster/core"
@@ -15,6 +16,10 @@ import (
 // maxBatch is how many messages and calls the loop takes in before it carries
 // out what they led to: one write to the disk serves them all.
 const maxBatch = 256
+
+// maxSleep is how long the loop sleeps at most: the machine's sleep stops its
+// timer, but not the time that the core counts.
+const maxSleep = time.Second
 
 // send runs f in the loop.
 func (c *Cluster) send(ctx context.Context, f func()) error {
@@ -83,7 +88,7 @@ func (c *Cluster) loop(ctx context.Context) error {
 				return err
 			}
 		}
-		timer.Reset(min(max(c.core.Wake()-boottime(), 0), outcomeGrace/2))
+		timer.Reset(min(max(c.core.Wake()-boottime(), 0), maxSleep))
 	}
 }
 
@@ -184,7 +189,17 @@ func (c *Cluster) publish(out *core.Output) {
 	} else if c.store.View().Revision() != c.revision.Load() {
 		c.publishRegistry()
 	}
-	c.status.set(out.Status)
+	if now := lasting(out.Status); !reflect.DeepEqual(now, lasting(c.status.Load())) {
+		c.status.set(out.Status)
+	}
+}
+
+// lasting is a status without what changes all the time, so that an idle node
+// wakes nobody: the times up to which it may act (the fence has them) and the log
+// index.
+func lasting(s core.Status) core.Status {
+	s.ServingUntil, s.Lead.Until, s.Init.Until, s.Applied = 0, 0, 0, 0
+	return s
 }
 
 // adopt publishes what the core holds: the membership and the registry.
