@@ -1,6 +1,7 @@
 package rexec
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -93,7 +94,35 @@ func fromProcess(call *api.Call, spec *proc.Spec) error {
 	if spec.Limits, err = parseLimits(string(b)); err != nil {
 		return err
 	}
+	lowerFiles(pid, spec.Limits)
 	return unix.PidfdSendSignal(pidfd, 0, nil, 0)
+}
+
+// lowerFiles undoes what package syscall of Go (rlimit.go) does before main of a
+// client: it raises the soft limit of open files to one below the hard one, and
+// does not tell what it was. The process that started the client still has it,
+// unless it changed the limit for the client alone.
+func lowerFiles(pid int, limits []proc.Rlimit) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // state, parent: proc_pid_stat(5)
+	if len(fields) < 2 {
+		return
+	}
+	b, err := os.ReadFile("/proc/" + fields[1] + "/limits")
+	if err != nil {
+		return
+	}
+	parent, err := parseLimits(string(b))
+	if err != nil || len(parent) != len(limits) {
+		return
+	}
+	own, was := &limits[unix.RLIMIT_NOFILE], parent[unix.RLIMIT_NOFILE]
+	if own.Cur+1 == own.Max && was.Max == own.Max && was.Cur < own.Cur {
+		own.Cur = was.Cur
+	}
 }
 
 // parseLimits reads the table of proc_pid_limits(5): a line for each resource in
