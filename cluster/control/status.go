@@ -60,6 +60,9 @@ func (c *Control) snapshot() *api.ClusterStatus {
 		switch {
 		case n.Info.Witness:
 			info.Role = api.RoleWitness
+			if !slices.Contains(st.Voters, n.Node) {
+				info.Phase = "does not vote yet"
+			}
 		case slices.Contains(st.Voters, n.Node):
 			info.Role = api.RoleVoter
 		}
