@@ -1,0 +1,73 @@
+package test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ssi/internal/id"
+	"ssi/lab"
+)
+
+// nobody runs a command as the user and group 65534, without others.
+var nobody = []string{"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"}
+
+// result is what a command left.
+type result struct {
+	stdout, stderr string
+	status         int
+}
+
+// run runs a command on a node with this on its standard input, and keeps its
+// two outputs apart.
+func (c *cluster) run(n id.Node, stdin string, args ...string) result {
+	c.t.Helper()
+	dir := c.t.TempDir()
+	in := file(c.t, filepath.Join(dir, "in"), stdin)
+	out, errs := file(c.t, filepath.Join(dir, "out"), ""), file(c.t, filepath.Join(dir, "err"), "")
+	defer func() { _, _, _ = in.Close(), out.Close(), errs.Close() }()
+	status, err := c.Run(c.ctx(), n, lab.Cmd{Args: args, Stdin: in, Stdout: out, Stderr: errs, Dir: "/"})
+	if err != nil {
+		c.t.Fatalf("node %d: %s: %v", n, strings.Join(args, " "), err)
+	}
+	return result{content(c.t, out), content(c.t, errs), status}
+}
+
+// file makes a file with this content, to be read from its beginning.
+func file(t *testing.T, path, text string) *os.File {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func content(t *testing.T, f *os.File) string {
+	t.Helper()
+	b, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// eventually waits until ok.
+func (c *cluster) eventually(what string, ok func() bool) {
+	c.t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			c.t.Fatalf("waited in vain for: %s", what)
+		case <-tick.C:
+		}
+	}
+}
