@@ -214,7 +214,11 @@ func (c *Cluster) Run(ctx context.Context, l net.Listener) error {
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { c.fence.run(ctx) })
+	wg.Go(func() {
+		if err := c.fence.run(ctx); err != nil {
+			cancel(err)
+		}
+	})
 	wg.Go(func() {
 		if err := c.transport.Serve(l); err != nil {
 			cancel(fmt.Errorf("serve other nodes: %w", err))

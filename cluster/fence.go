@@ -2,15 +2,12 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
 	"ssi/cluster/core"
 )
-
-// fenceCheck is how often the fence looks at the clock when nothing is due: its
-// timers stand still while the machine sleeps, the leases do not.
-const fenceCheck = 125 * time.Millisecond
 
 // Serving says whether this node may act as a member, and why not.
 type Serving struct {
@@ -33,12 +30,13 @@ type fence struct {
 	late    string // why decisions are late, if that is known
 	stopped bool   // run has ended: nothing is granted any more
 	told    *Serving
-	wake    chan struct{} // holds a token when something is due before run looks again
+	alarm   *alarm        // of run; nil before it and after
+	due     time.Duration // when the alarm goes off; 0: never
 }
 
 func newFence(onServing func(Serving), tenures ...*tenure) *fence {
 	return &fence{onServing: onServing, tenures: tenures, holds: make([]core.Hold, 1+len(tenures)),
-		cause: "starting", wake: make(chan struct{}, 1)}
+		cause: "starting"}
 }
 
 // set takes the core's newest decision. What it withdraws has ended when set
@@ -54,12 +52,7 @@ func (f *fence) set(s *core.Status) {
 	if s.Reason != "" {
 		f.cause = s.Reason
 	}
-	if f.apply(boottime()) < fenceCheck {
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
-	}
+	f.apply(boottime())
 }
 
 // stuck says why no newer decision will come for a while.
@@ -69,15 +62,8 @@ func (f *fence) stuck(cause string) {
 	f.late = cause
 }
 
-// apply carries out what holds at the time now and returns for how long that
-// stays so, at most fenceCheck. The caller holds mu.
-func (f *fence) apply(now time.Duration) time.Duration {
-	next := fenceCheck
-	for _, h := range f.holds {
-		if h.At(now) && !f.stopped {
-			next = min(next, h.Until-now)
-		}
-	}
+// apply carries out what holds at the time now. The caller holds mu.
+func (f *fence) apply(now time.Duration) {
 	serving := Serving{OK: f.holds[0].At(now) && !f.stopped}
 	switch {
 	case serving.OK:
@@ -102,24 +88,49 @@ func (f *fence) apply(now time.Duration) time.Duration {
 	if changed {
 		f.told = &serving
 	}
-	return next
+	f.arm(now)
 }
 
-// run withdraws what ran out, until ctx ends, and then everything.
-func (f *fence) run(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for stopped := false; !stopped; {
-		stopped = ctx.Err() != nil
-		f.mu.Lock()
-		f.stopped = stopped
-		next := f.apply(boottime())
-		f.mu.Unlock()
-		timer.Reset(next)
-		select {
-		case <-f.wake:
-		case <-timer.C:
-		case <-ctx.Done():
+// arm makes the alarm go off when the first hold ends. An alarm that comes too
+// early costs a look; so it is set again only when it would come too late, and not
+// for every renewal. The caller holds mu.
+func (f *fence) arm(now time.Duration) {
+	first := time.Duration(0)
+	for _, h := range f.holds {
+		if h.At(now) && (first == 0 || h.Until < first) {
+			first = h.Until
 		}
 	}
+	if f.alarm == nil || first == 0 || f.due > now && f.due <= first {
+		return
+	}
+	if err := f.alarm.set(first); err != nil {
+		panic("the lease's alarm cannot be set: " + err.Error()) // the descriptor is ours
+	}
+	f.due = first
+}
+
+// run withdraws what ran out, until ctx ends, and then everything. Without an alarm
+// nothing is granted.
+func (f *fence) run(ctx context.Context) error {
+	a, err := newAlarm()
+	if err != nil {
+		return fmt.Errorf("watch the lease: %w", err)
+	}
+	defer a.close()
+	f.mu.Lock()
+	f.alarm = a
+	f.apply(boottime())
+	f.mu.Unlock()
+	for ctx.Err() == nil {
+		a.wait(ctx)
+		f.mu.Lock()
+		f.apply(boottime())
+		f.mu.Unlock()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped, f.alarm = true, nil
+	f.apply(boottime())
+	return nil
 }

@@ -55,7 +55,7 @@ func runFence(t *testing.T, f *fence) context.CancelFunc {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); f.run(ctx) }()
+	go func() { defer close(done); _ = f.run(ctx) }()
 	stop := func() { cancel(); <-done }
 	t.Cleanup(stop)
 	return stop
