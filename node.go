@@ -251,8 +251,10 @@ type parts struct {
 	procs   *proctab.Node
 	window  *window.Watcher
 	api     *api.Server
-	served  bool                    // only onServing uses it
 	restart context.CancelCauseFunc // set by serve
+
+	mu     sync.Mutex // guards the order of fences; a leaf
+	served bool       // the node served, or fenced what an earlier daemon left
 }
 
 func (n *nodeRole) assemble() (p *parts, err error) {
@@ -310,9 +312,12 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	return p, nil
 }
 
-// onServing passes the fence on to what runs for others. Before the node served
-// for the first time there is nothing to end.
+// onServing passes the fence on to what runs for others. A daemon that starts
+// fences nothing yet: what an earlier one left may go on within its lease, see
+// fenceLeftovers.
 func (p *parts) onServing(s cluster.Serving) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch {
 	case s.OK:
 		p.rexec.Unfence()
@@ -320,6 +325,22 @@ func (p *parts) onServing(s cluster.Serving) {
 		p.rexec.Fence(s.Cause)
 	}
 	p.served = p.served || s.OK
+}
+
+// fenceLeftovers ends what an earlier daemon ran for others, if this one gets no
+// lease within the time for which that one's can have lasted.
+func (p *parts) fenceLeftovers(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(p.cluster.NodeLease()):
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.served {
+		p.rexec.Fence("the daemon was restarted and found no contact with the cluster")
+		p.served = true
+	}
 }
 
 // assembleAPI makes the server of the local socket.
@@ -363,6 +384,7 @@ func (p *parts) serve(ctx context.Context) error {
 		}
 	})
 	wg.Go(func() { p.watchIdentity(run) })
+	wg.Go(func() { p.fenceLeftovers(run) })
 	orders := control.Orders{Cluster: p.cluster, Log: p.n.log, End: p.end}
 	wg.Go(func() { orders.Run(run) })
 	wg.Go(func() {

@@ -185,6 +185,9 @@ func (c *Cluster) Identity() Identity { return c.ident }
 // Transport is the node's internode communication.
 func (c *Cluster) Transport() *ics.Transport { return c.transport }
 
+// NodeLease is how long a node may serve after it last had contact.
+func (c *Cluster) NodeLease() time.Duration { return c.timing.NodeLease }
+
 // Members is the membership as far as this node knows.
 func (c *Cluster) Members() *Published[*member.View] { return c.members }
 
