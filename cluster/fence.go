@@ -113,6 +113,7 @@ func (f *fence) arm(now time.Duration) {
 // run withdraws what ran out, until ctx ends, and then everything. Without an alarm
 // nothing is granted.
 func (f *fence) run(ctx context.Context) error {
+	defer f.end()
 	a, err := newAlarm()
 	if err != nil {
 		return fmt.Errorf("watch the lease: %w", err)
@@ -130,7 +131,14 @@ func (f *fence) run(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.stopped, f.alarm = true, nil
-	f.apply(boottime())
+	f.alarm = nil
 	return nil
+}
+
+// end withdraws everything for good.
+func (f *fence) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped = true
+	f.apply(boottime())
 }

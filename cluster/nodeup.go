@@ -63,7 +63,7 @@ func (c *Cluster) nodeupOnce(ctx context.Context, view *member.View) error {
 			return context.Cause(ctx)
 		}
 	}
-	if !up {
+	if !up && complete {
 		return nil
 	}
 	_, err = c.Registry().Put(ctx, true, keyNodeupDone, mustJSON(view.Epoch), 0)
