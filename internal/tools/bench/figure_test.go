@@ -85,12 +85,20 @@ func TestNumber(t *testing.T) {
 func TestWindows(t *testing.T) {
 	when := []time.Duration{0, window / 2, window, window + 1, 2*window + 1, 3*window + 1}
 	amounts := []float64{100, 100, 1, 1, 5, 100}
-	got := windows(when, amounts, 3*window+window/2)
+	got := windows(when, amounts, 3*window+window/2, window)
 	if per := 1 / window.Seconds(); len(got) != 2 || got[0] != 2*per || got[1] != 5*per {
 		t.Errorf("%v: want the second and third window, without the first and the begun one", got)
 	}
-	if got := windows(nil, nil, window/2); len(got) != 0 {
+	if got := windows(nil, nil, window/2, window); len(got) != 0 {
 		t.Errorf("no whole window: %v", got)
+	}
+	for _, c := range []struct {
+		calls       int
+		total, want time.Duration
+	}{{1000, time.Second, window}, {20, time.Second, 2 * window}, {3, time.Second, time.Second}, {0, time.Second, time.Second}, {5, 0, 0}} {
+		if got := windowFor(c.calls, c.total); got != c.want {
+			t.Errorf("%d calls in %v: windows of %v, want %v", c.calls, c.total, got, c.want)
+		}
 	}
 }
 

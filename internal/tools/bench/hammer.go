@@ -7,8 +7,12 @@ import (
 	"time"
 )
 
-// window is the length of a sample of a rate.
-const window = 250 * time.Millisecond
+// window is the length of a sample of a rate; of one that is so low that a window
+// holds less than perWindow calls, it is longer.
+const (
+	window    = 250 * time.Millisecond
+	perWindow = 10
+)
 
 // samples is what a load found.
 type samples struct {
@@ -60,7 +64,8 @@ func hammer(ctx context.Context, l load, f func(ctx context.Context, caller int)
 	for i := range amounts {
 		amounts[i] = 1
 	}
-	s.Rates = windows(all, amounts, min(l.For, time.Since(start)))
+	total := min(l.For, time.Since(start))
+	s.Rates = windows(all, amounts, total, windowFor(len(all), total))
 	if err := context.Cause(ctx); err != nil {
 		return s, err
 	}
@@ -70,17 +75,29 @@ func hammer(ctx context.Context, l load, f func(ctx context.Context, caller int)
 	return s, nil
 }
 
+// windowFor is how long a window must be for calls in total, at most total.
+func windowFor(calls int, total time.Duration) time.Duration {
+	w := window
+	for w < total && float64(calls)*float64(w)/float64(total) < perWindow {
+		w *= 2
+	}
+	return min(w, total)
+}
+
 // windows adds up amounts by when they came and gives their rate per second in
-// each whole window, without the first, in which things warm up.
-func windows(when []time.Duration, amounts []float64, total time.Duration) []float64 {
-	sums := make([]float64, int(total/window))
+// each whole window of this width, without the first, in which things warm up.
+func windows(when []time.Duration, amounts []float64, total, width time.Duration) []float64 {
+	if width <= 0 {
+		return nil
+	}
+	sums := make([]float64, int(total/width))
 	for i, t := range when {
-		if w := int(t / window); w < len(sums) {
+		if w := int(t / width); w < len(sums) {
 			sums[w] += amounts[i]
 		}
 	}
 	for i := range sums {
-		sums[i] /= window.Seconds()
+		sums[i] /= width.Seconds()
 	}
 	if len(sums) > 1 {
 		sums = sums[1:]
@@ -105,4 +122,4 @@ func (s *stream) add(n int) {
 func (s *stream) elapsed() time.Duration { return time.Since(s.start) }
 
 // rates is MB/s of each window.
-func (s *stream) rates() []float64 { return windows(s.when, s.amounts, s.elapsed()) }
+func (s *stream) rates() []float64 { return windows(s.when, s.amounts, s.elapsed(), window) }

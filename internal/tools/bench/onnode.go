@@ -12,7 +12,7 @@ const (
 	onnodeBudget = 3   // ms, median
 	onnodeRate   = 300 // a second
 	oneByOne     = 6 * time.Second
-	many         = 3 * time.Second
+	many         = 5 * time.Second
 )
 
 // measureOnnode measures remote execution as a user types it and as a program
