@@ -54,9 +54,10 @@ func runHooks(ctx context.Context, log *slog.Logger, dir string, e hookEvent) er
 		}
 		start := time.Now()
 		out, err := runHook(ctx, path, e)
-		log.Info("hook ran", "path", path, "node", e.node, "took", time.Since(start).Round(time.Millisecond), "output", out, "err", err)
-		if err != nil {
-			failed = append(failed, fmt.Errorf("hook %s for node %d: %w", path, e.node, err))
+		if err == nil {
+			log.Info("hook ran", "path", path, "node", e.node, "took", time.Since(start).Round(time.Millisecond), "output", out)
+		} else {
+			failed = append(failed, fmt.Errorf("hook %s for node %d: %w; it said %q", path, e.node, err, out))
 		}
 		if ctx.Err() != nil {
 			break

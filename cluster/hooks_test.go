@@ -1,9 +1,12 @@
 package cluster
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -18,11 +21,11 @@ func writeHook(t *testing.T, dir, name, body string, mode os.FileMode) {
 func TestHooks(t *testing.T) {
 	dir, out := t.TempDir(), filepath.Join(t.TempDir(), "out")
 	writeHook(t, dir, "20-second", `echo "2 $1 $SSI_NODENAME $SSI_TRANSITION $SSI_CAUSE" >>`+out, 0o755)
-	writeHook(t, dir, "10-first", `echo "1 $SSI_NODE" >>`+out+"; exit 3", 0o755)
+	writeHook(t, dir, "10-first", `echo "1 $SSI_NODE" >>`+out+"; echo oops >&2; exit 3", 0o755)
 	writeHook(t, dir, "30-not-executable", `echo 3 >>`+out, 0o644)
 	writeHook(t, dir, "40.dpkg-old", `echo 4 >>`+out, 0o755)
 	err := runHooks(t.Context(), slog.New(slog.DiscardHandler), dir, hookEvent{node: 7, name: "n7", epoch: 12, cause: "power cut"})
-	if err == nil || !strings.Contains(err.Error(), "10-first for node 7: exit status 3") {
+	if err == nil || !strings.Contains(err.Error(), `10-first for node 7: exit status 3; it said "oops"`) {
 		t.Errorf("err = %v", err)
 	}
 	got, err := os.ReadFile(out)
@@ -38,4 +41,34 @@ func TestHooksMissingDirectory(t *testing.T) {
 	if err := runHooks(t.Context(), slog.New(slog.DiscardHandler), filepath.Join(t.TempDir(), "none"), hookEvent{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestHookEnds: a hook that goes on when its time is over is killed with all that it
+// started, and its output is bounded.
+func TestHookEnds(t *testing.T) {
+	dir := t.TempDir()
+	pid := filepath.Join(t.TempDir(), "pid")
+	writeHook(t, dir, "10-endless", "yes | head -c 100000; sleep 1000 & echo $! >"+pid+"; wait", 0o755)
+	writeHook(t, dir, "20-never", "exit 9", 0o755)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		until(t, "the hook", func() bool { b, _ := os.ReadFile(pid); return len(b) > 0 })
+		cancel(errors.New("init moved"))
+	}()
+	err := runHooks(ctx, slog.New(slog.DiscardHandler), dir, hookEvent{node: 7})
+	if err == nil || !strings.Contains(err.Error(), "init moved") || strings.Contains(err.Error(), "20-never") || len(err.Error()) > 4*hookOutput {
+		t.Errorf("err = %.200v", err)
+	}
+	b, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the end of what it started", func() bool {
+		stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(child), "stat"))
+		return err != nil || strings.Contains(string(stat), ") Z ") // nobody may have waited for it yet
+	})
 }

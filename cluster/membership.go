@@ -50,7 +50,10 @@ func (c *Cluster) reportGone(before, after *member.View) {
 			continue
 		}
 		cause := now.Cause
-		if now.Incarnation != old.Incarnation {
+		switch {
+		case now.State == member.NeverUp:
+			cause = "it was removed from the cluster"
+		case now.Incarnation != old.Incarnation:
 			cause = "it was started anew"
 		}
 		c.cfg.OnGone(old.Node, cause)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -133,7 +134,15 @@ func JoinAs(ctx context.Context, r JoinRequest) (Identity, error) {
 		}
 		return ident, settle(r.Dir, ident, joined.Material, joined.Members)
 	}
-	return Identity{}, errors.Join(errs...)
+	if len(errs) == 1 {
+		return Identity{}, errs[0]
+	}
+	// One line for all, with the kind of the last.
+	var said []string
+	for _, err := range errs {
+		said = append(said, err.Error())
+	}
+	return Identity{}, errno.New(errno.KindOf(errs[len(errs)-1]), "", 0, "%s", strings.Join(said, "; "))
 }
 
 // settle writes what makes a machine a node; the identity comes last, so that
