@@ -1,6 +1,7 @@
 package test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,4 +71,14 @@ func (c *cluster) eventually(what string, ok func() bool) {
 		case <-tick.C:
 		}
 	}
+}
+
+// running waits until node n has this many processes of exactly this command
+// line.
+func (c *cluster) running(n id.Node, line string, want int) {
+	c.t.Helper()
+	c.eventually(fmt.Sprintf("%d processes %q on node %d", want, line, n), func() bool {
+		out, _ := c.try(n, "pgrep", "-c", "-xf", line)
+		return strings.TrimSpace(out) == fmt.Sprint(want)
+	})
 }
