@@ -145,7 +145,7 @@ func (c *Cluster) carryOut(ctx context.Context, out *core.Output) error {
 		c.compact(out.Compact)
 	}
 	for _, n := range out.Notices {
-		c.log.Info(n)
+		c.log.Info("note", "text", n)
 	}
 	if out.Fatal != nil {
 		return out.Fatal

@@ -68,13 +68,13 @@ func (t *tenure) run(ctx context.Context, log *slog.Logger) {
 		if !ok {
 			continue
 		}
-		log.Info("this node holds "+t.name, "term", h.Term)
+		log.Info("hold begins", "op", t.name, "term", h.Term)
 		var wg sync.WaitGroup
 		for _, f := range t.work {
 			wg.Go(func() { f(work) })
 		}
 		<-work.Done()
-		log.Info("this node no longer holds "+t.name, "term", h.Term)
+		log.Info("hold ends", "op", t.name, "term", h.Term)
 		wg.Wait()
 	}
 }
