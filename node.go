@@ -40,7 +40,7 @@ const (
 	identityPoll = 100 * time.Millisecond
 	// identityCheck is how often a node looks whether it is still the node of its
 	// cluster that it was.
-	identityCheck = time.Second
+	identityCheck = 3 * time.Second
 	joinPause     = 500 * time.Millisecond // after the first try; it doubles
 	maxJoinPause  = 10 * time.Second
 	joinTimeout   = 5 * time.Second
