@@ -60,7 +60,7 @@ man: ## man pages and completions into .build/
 
 install: build man ## the binary, its links and man pages
 	install -D -m 0755 ssi $(DESTDIR)/sbin/ssi
-	$(DESTDIR)/sbin/ssi --install $(DESTDIR)$(PREFIX)/bin
+	$(DESTDIR)/sbin/ssi --install $(DESTDIR)$(PREFIX)/bin --target /sbin/ssi
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 && install -m 0644 .build/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 
 generate: ## the .pb.go files from the .proto files

@@ -8,12 +8,19 @@ import (
 	"path/filepath"
 )
 
-// install makes a link to this program for every command in dir. It either
-// finds every name free (or ours) and makes all links, or changes nothing.
-func install(env *Env, dir string, all bool) error {
-	target, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find the path of this program: %w", err)
+// install makes a link to target, by default this program, for every command in
+// dir. It either finds every name free (or ours) and makes all links, or changes
+// nothing.
+func install(env *Env, dir, target string, all bool) error {
+	if target == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find the path of this program: %w", err)
+		}
+		target = exe
+	}
+	if filepath.Base(target) != program {
+		return Usagef("--target %s: links that lead to a program of another name than %s would not be known again", target, program)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("--install: %w", err)
@@ -37,7 +44,7 @@ func install(env *Env, dir string, all bool) error {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(env.Stdout, "%d new links to %s in %s\n", len(names), target, dir)
+	_, err := fmt.Fprintf(env.Stdout, "%d new links to %s in %s\n", len(names), target, dir)
 	return err
 }
 

@@ -126,7 +126,7 @@ func NewTree(env *Env, table []Entry) *cobra.Command {
 
 // newRoot makes the command that the bare program is.
 func newRoot(env *Env) *cobra.Command {
-	var dir string
+	var dir, target string
 	var all, version bool
 	cmd := &cobra.Command{
 		Use:   program + " COMMAND [ARGUMENT…]",
@@ -148,14 +148,15 @@ file that is not a link to an ssi binary.`,
 			case version:
 				return printVersion(env, false)
 			case cmd.Flags().Changed("install"):
-				return install(env, dir, all)
-			case all:
-				return Usagef("--all goes with --install")
+				return install(env, dir, target, all)
+			case all, target != "":
+				return Usagef("--all and --target go with --install")
 			}
 			return overview(env)
 		},
 	}
 	cmd.Flags().StringVar(&dir, "install", "", "link every command into `DIR`")
+	cmd.Flags().StringVar(&target, "target", "", "with --install: link to `PATH` instead of this program, which may not be there yet")
 	cmd.Flags().BoolVar(&all, "all", false, "with --install: also link names that a distribution has")
 	cmd.Flags().BoolVar(&version, "version", false, "print the version")
 	return cmd
