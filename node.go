@@ -41,7 +41,7 @@ const (
 	// identityCheck is how often a node looks whether it is still the node of its
 	// cluster that it was.
 	identityCheck = 3 * time.Second
-	joinPause     = 500 * time.Millisecond // after the first try; it doubles
+	joinPause     = 200 * time.Millisecond // after the first try; it grows by half
 	maxJoinPause  = 10 * time.Second
 	joinTimeout   = 5 * time.Second
 	// failedPause is how long a daemon that could not start tells everyone why,
@@ -213,7 +213,7 @@ func (n *nodeRole) admit(ctx context.Context) error {
 				n.log.Warn("join", "err", err, "again_in", joinWait)
 			}
 			next = time.Now().Add(joinWait)
-			joinWait = min(2*joinWait, maxJoinPause)
+			joinWait = min(joinWait*3/2, maxJoinPause)
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -71,4 +72,33 @@ func TestHookEnds(t *testing.T) {
 		stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(child), "stat"))
 		return err != nil || strings.Contains(string(stat), ") Z ") // nobody may have waited for it yet
 	})
+}
+
+// TestHooksInTurn: the hooks for the death of a node wait for those for its coming,
+// and a node that is gone again gets none of the latter.
+func TestHooksInTurn(t *testing.T) {
+	etc, out := t.TempDir(), filepath.Join(t.TempDir(), "out")
+	for _, kind := range []string{"nodeup.d", "nodedown.d"} {
+		if err := os.Mkdir(filepath.Join(etc, kind), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		writeHook(t, filepath.Join(etc, kind), "10", "echo begin "+kind+" >>"+out+"; [ $1 = 8 ] && while ! [ -e "+out+".go ]; do sleep 0.01; done; echo end "+kind+" >>"+out, 0o755)
+	}
+	c := &Cluster{log: slog.New(slog.DiscardHandler), cfg: Config{HooksDir: etc}, hooking: make(chan struct{}, 1)}
+	wrote := func() string { b, _ := os.ReadFile(out); return string(b) }
+	var wg sync.WaitGroup
+	wg.Go(func() { c.hooks(t.Context(), "nodeup.d", hookEvent{node: 8}, func() bool { return true }) })
+	until(t, "the first hook", func() bool { return wrote() != "" })
+	wg.Go(func() { c.hooks(t.Context(), "nodedown.d", hookEvent{node: 9}, nil) })
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	c.hooks(ended, "nodedown.d", hookEvent{node: 9}, nil) // does not wait for its turn when it is too late
+	if err := os.WriteFile(out+".go", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	c.hooks(t.Context(), "nodeup.d", hookEvent{node: 9}, func() bool { return false })
+	if got, want := wrote(), "begin nodeup.d\nend nodeup.d\nbegin nodedown.d\nend nodedown.d\n"; got != want {
+		t.Errorf("the hooks wrote %q, want %q", got, want)
+	}
 }

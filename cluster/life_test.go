@@ -251,8 +251,13 @@ func TestForce(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := all[0].c.Registry().Put(ctx, false, "/lost", nil, 0); err == nil {
-		t.Error("a write without a quorum succeeded")
+	if _, err := all[0].c.Registry().Put(ctx, false, "/lost", nil, 0); !errno.Is(err, errno.NoQuorum) {
+		t.Errorf("a write without a quorum: %v", err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := all[0].c.Barrier(ctx); !errno.Is(err, errno.NoQuorum) {
+		t.Errorf("a read without a quorum: %v", err)
 	}
 	_, lost, err := all[0].c.Force(all[0].ctx(), "node 2 burnt down")
 	if err != nil || len(lost) != 1 || lost[0] != 2 {
