@@ -172,10 +172,10 @@ Options:
   -L, --table              list the names and numbers in a table
   --node NODE              the processes of this node, by number or name
   --timeout DURATION       wait so long for each node (default 2s)`,
-		Example: `  kill 70001
-  kill -9 70001 103400
-  kill -HUP --node 2 412
-  kill -- -70001`,
+		Example: `  ssi kill 70001
+  ssi kill -9 70001 103400
+  ssi kill -HUP --node 2 412
+  ssi kill -- -70001`,
 		DisableFlagParsing: true,
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -155,7 +155,7 @@ func newLocalView(env *Env) *cobra.Command {
 		Long: `localview runs a program here, and the commands of ssi that it runs (ps, top,
 loads, onall) see its own node only instead of the cluster. It sets SSI_LOCALVIEW
 in the environment, so it also holds for what the program starts, also by onnode.`,
-		Example: `  localview ps aux
+		Example: `  localview ssi ps aux
   localview sh`,
 		Args: Args(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {

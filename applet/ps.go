@@ -67,11 +67,11 @@ func newPS(env *Env) *cobra.Command {
 		Use:   "ps [OPTION…]",
 		Short: "list the processes of all nodes",
 		Long:  psLong,
-		Example: `  ps aux
-  ps -ef --node 2
-  ps -e -o node,pid,user,%cpu,args --sort=-%cpu
-  ps -o node= -p 70001
-  ps axf`,
+		Example: `  ssi ps aux
+  ssi ps -ef --node 2
+  ssi ps -e -o node,pid,user,%cpu,args --sort=-%cpu
+  ssi ps -o node= -p 70001
+  ssi ps axf`,
 		DisableFlagParsing: true,
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -55,9 +55,9 @@ Keys:
   up down PgUp PgDn Home End             select a process
 
 A node that does not answer has a line that says so. %CPU is of one CPU.`,
-		Example: `  top
-  top --node 2 -o mem
-  top -b -n 1 | head -20`,
+		Example: `  ssi top
+  ssi top --node 2 -o mem
+  ssi top -b -n 1 | head -20`,
 		Args: Args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runTop(cmd.Context(), env, &o) },
 	}
