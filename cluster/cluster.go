@@ -73,6 +73,7 @@ type Cluster struct {
 
 	inbox      chan inbound
 	inboxBytes atomic.Int64
+	lost       chan id.Node // peers that messages did not reach
 	calls      chan func()
 	ended      chan struct{} // closed when the loop has ended
 
@@ -141,6 +142,7 @@ func New(cfg Config) (*Cluster, error) {
 		serving:   newPublished(Serving{Cause: "starting"}),
 		revision:  newPublished(uint64(0)),
 		inbox:     make(chan inbound, maxInbox),
+		lost:      make(chan id.Node, id.MaxNode),
 		calls:     make(chan func()),
 		ended:     make(chan struct{}),
 		waiting:   map[uint64]chan core.Outcome{},
@@ -159,6 +161,7 @@ func New(cfg Config) (*Cluster, error) {
 		Self: c.self, Incarnation: inc, Log: cfg.Log,
 		Credentials: pki.NewCredentials(m, c.isRevoked),
 		Control:     []string{probeService},
+		Unreachable: c.unreachable,
 		// Connections come back well within an election when a network heals.
 		Limits: ics.Limits{MessageTimeout: timing.Election * 5 / 4, BackoffMax: timing.Election / 2},
 	})

@@ -61,6 +61,15 @@ func (c *Cluster) receive(from id.Node, raw []byte) {
 	c.inboxBytes.Add(-m.size) // as if the network had lost it
 }
 
+// unreachable takes the transport's hint that a peer was not reached; it never
+// waits.
+func (c *Cluster) unreachable(n id.Node) {
+	select {
+	case c.lost <- n:
+	default: // it is only a hint, and there are others
+	}
+}
+
 // loop drives the core until ctx ends or the core cannot go on.
 func (c *Cluster) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
@@ -75,6 +84,9 @@ func (c *Cluster) loop(ctx context.Context) error {
 		case m := <-c.inbox:
 			c.core.Tick(boottime(), time.Now())
 			c.take(m)
+		case n := <-c.lost:
+			c.core.Tick(boottime(), time.Now())
+			c.core.PeerLost(n)
 		case f := <-c.calls:
 			c.core.Tick(boottime(), time.Now())
 			f()
