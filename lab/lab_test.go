@@ -84,6 +84,7 @@ func TestNode(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll("/tmp/lab-of-the-host") })
 	t.Setenv("LAB_TEST", "passed on")
+	t.Chdir("/usr") // nodes do not see every place a checkout may lie in
 	l := start(t, Options{Nodes: 2})
 	for _, c := range []struct{ name, script, want string }{
 		{"host name", "hostname; cat /etc/hostname", "node2\nnode2"},
@@ -103,7 +104,7 @@ func TestNode(t *testing.T) {
 		{"sysfs is read-only", "mkdir /sys/x 2>&1 | grep -o 'Read-only'; ls /sys/class/net", "Read-only\neth0\nlo"},
 		{"the clock of the host", "date -s @1 2>&1 | grep -o 'not permitted'", "not permitted"},
 		{"console", "echo words >/dev/console", ""},
-		{"working directory", "pwd", must(os.Getwd())},
+		{"working directory", "pwd", "/usr"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := sh(t, l, 2, c.script); got != c.want {
