@@ -170,11 +170,10 @@ func TestTerminal(t *testing.T) {
 
 	// The size of the window follows.
 	s.line("wait")
-	s.keys("onnode 2 bash -c 'trap \"stty size\" WINCH; echo ready; while :; do read -t 1000; done'\n")
+	s.keys(`onnode 2 python3 -c 'import os, signal as s; w = [s.SIGWINCH]; s.pthread_sigmask(s.SIG_BLOCK, w); print("ready", flush=True); s.sigwait(w); print(*os.get_terminal_size())'` + "\n")
 	s.expect(`\nready\r\n`)
 	c.ok(pty.SetSize(s.master, 40, 132))
-	s.expect(`40 132\r\n`)
-	s.keys("\x03")
+	s.expect(`132 40\r\n`)
 	s.expect(`READY> $`)
 
 	// A shell there has job control of its own.
