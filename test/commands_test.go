@@ -57,14 +57,14 @@ func TestCommands(t *testing.T) {
 
 	reading := []typed{
 		{"cluster", 0, `(?s)^NODE +NAME +STATE +INIT +ROLE +LOAD +ADDRESS +SINCE\n1 \* +node1 +UP .*\n2 +node2 +UP .*\n3 +node3 +UP [^\n]*\n$`, ``},
-		{"cluster -v", 0, `(?s)^cluster: +TestCommands \([0-9a-f]{32}\)\nthis node: +1, serving\ninit: +node [123], term \d+\nquorum: +yes\n.*CAUSE`, ``},
+		{"cluster -v", 0, `(?s)^cluster: +TestCommands-\d+ \([0-9a-f]{32}\)\nthis node: +1, serving\ninit: +node [123], term \d+\nquorum: +yes\n.*CAUSE`, ``},
 		{"cluster -V 2", 0, `(?s)^Node 2:\n\tState: UP\n\tPrevious state: .*\tName: node2\n.*\tClasses: web\n`, ``},
 		{"cluster -V node2", 0, `^Node 2:`, ``},
 		{"cluster -V 99", 0, `^Node 99:\n\tState: NEVERUP\n$`, ``},
 		{"cluster -V", 0, `(?s)^Node 1:.*\nNode 2:.*\nNode 3:`, ``},
 		{"cluster history", 0, `^TRANSITION +TIME +NODE +CHANGE +CAUSE\n1 `, ``},
 		{"cluster nosuch", 2, ``, "^cluster: there is no command \"nosuch\"\nTry `cluster --help`.\n$"},
-		{"clustername", 0, `^TestCommands\n$`, ``},
+		{"clustername", 0, `^TestCommands-\d+\n$`, ``},
 		{"clusternode_num", 0, `^1\n$`, ``},
 		{"clusternode_getstate", 0, `^UP\n$`, ``},
 		{"clusternode_getstate 2", 0, `^UP\n$`, ``},

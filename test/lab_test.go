@@ -81,12 +81,16 @@ func start(t *testing.T, n int, change ...func(*lab.Options)) *cluster {
 func profile(name string) func(*lab.Options) { return func(o *lab.Options) { o.Profile = name } }
 
 // named lets a test have a second lab.
-func named(name string) func(*lab.Options) { return func(o *lab.Options) { o.Name = name } }
+func named(name string) func(*lab.Options) { return func(o *lab.Options) { o.Name = name + unique() } }
 
+// labName is a name that no other run of these tests on this machine has.
 func labName(t *testing.T) string {
 	name := strings.NewReplacer("/", "-", "#", "-").Replace(t.Name())
-	return name[:min(len(name), 30)]
+	return name[:min(len(name), 24)] + unique()
 }
+
+// unique tells apart two runs of these tests at the same time.
+func unique() string { return fmt.Sprintf("-%d", os.Getpid()) }
 
 // settle waits until n nodes are UP and as many of them vote as should.
 func (c *cluster) settle(n int) {

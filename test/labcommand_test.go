@@ -60,7 +60,8 @@ func leftovers(t *testing.T, prefix string) (left []string) {
 // TestLabRun: `ssi lab run` is a command whose streams and status are those of
 // what it runs, and it leaves nothing.
 func TestLabRun(t *testing.T) {
-	got := ssiLab(t, "some input\n", "run", "--name", "TLR-a", "-n", "3", "--", "sh", "-c", "cat; clusternode_num; onall uname -n | sort; echo on stderr >&2; exit 42")
+	name := "TestLabRun" + unique()
+	got := ssiLab(t, "some input\n", "run", "--name", name, "-n", "3", "--", "sh", "-c", "cat; clusternode_num; onall uname -n | sort; echo on stderr >&2; exit 42")
 	if (got != result{"some input\n1\nnode1: node1\nnode2: node2\nnode3: node3\n", "on stderr\n", 42}) {
 		t.Errorf("lab run: %+v", got)
 	}
@@ -69,18 +70,18 @@ func TestLabRun(t *testing.T) {
 		status int
 		says   string
 	}{
-		{[]string{"run", "--name", "TLR-b", "-n", "1", "--", "nosuchprogram"}, 127, "nosuchprogram"},
-		{[]string{"run", "--name", "TLR-b", "-n", "0"}, 2, ""},
+		{[]string{"run", "--name", name, "-n", "1", "--", "nosuchprogram"}, 127, "nosuchprogram"},
+		{[]string{"run", "--name", name, "-n", "0"}, 2, ""},
 		{[]string{"run", "--name", "no/name"}, 255, "no/name"},
-		{[]string{"status", "--name", "TLR-none"}, 1, "TLR-none"},
-		{[]string{"exec", "--name", "TLR-none", "1", "true"}, 1, "TLR-none"},
+		{[]string{"status", "--name", "none"}, 1, "none"},
+		{[]string{"exec", "--name", "none", "1", "true"}, 1, "none"},
 	} {
 		got := ssiLab(t, "", test.args...)
 		if got.status != test.status || !strings.Contains(got.stderr, test.says) || got.stdout != "" {
 			t.Errorf("ssi lab %v: %+v", test.args, got)
 		}
 	}
-	if left := leftovers(t, "TLR-"); left != nil {
+	if left := leftovers(t, name); left != nil {
 		t.Errorf("left: %q", left)
 	}
 }
@@ -88,7 +89,7 @@ func TestLabRun(t *testing.T) {
 // TestTwoLabs: two labs side by side, with the same addresses, each its own
 // cluster; one is crashed and ended, the other does not notice.
 func TestTwoLabs(t *testing.T) {
-	names := []string{"TTL-a", "TTL-b"}
+	names := []string{"TwoLabs-a" + unique(), "TwoLabs-b" + unique()}
 	t.Cleanup(func() {
 		for _, name := range names {
 			ssiLab(t, "", "down", "--name", name)
@@ -106,22 +107,22 @@ func TestTwoLabs(t *testing.T) {
 	for _, name := range names {
 		ssiLab(t, "", "exec", "--name", name, "1", "clreg", "put", "-q", "/lab", name)
 	}
-	if got := ssiLab(t, "", "crash", "--name", "TTL-a", "1"); got.status != 0 {
+	if got := ssiLab(t, "", "crash", "--name", names[0], "1"); got.status != 0 {
 		t.Errorf("lab crash: %+v", got)
 	}
-	if got := ssiLab(t, "", "status", "--name", "TTL-a"); got.status != 0 || !strings.Contains(got.stdout, "off") {
+	if got := ssiLab(t, "", "status", "--name", names[0]); got.status != 0 || !strings.Contains(got.stdout, "off") {
 		t.Errorf("lab status: %+v", got)
 	}
-	if got := ssiLab(t, "", "exec", "--name", "TTL-b", "2", "sh", "-c", "clreg get /lab; onnode 1 clustername"); (got != result{"TTL-b\nTTL-b\n", "", 0}) {
+	if got := ssiLab(t, "", "exec", "--name", names[1], "2", "sh", "-c", "clreg get /lab; onnode 1 clustername"); (got != result{names[1] + "\n" + names[1] + "\n", "", 0}) {
 		t.Errorf("the other lab: %+v", got)
 	}
-	if got := ssiLab(t, "", "down", "--name", "TTL-a"); got.status != 0 {
+	if got := ssiLab(t, "", "down", "--name", names[0]); got.status != 0 {
 		t.Errorf("lab down: %+v", got)
 	}
-	if left := leftovers(t, "TTL-a"); left != nil {
+	if left := leftovers(t, names[0]); left != nil {
 		t.Errorf("left: %q", left)
 	}
-	if got := ssiLab(t, "to node 2\n", "exec", "--name", "TTL-b", "1", "onnode", "2", "cat"); (got != result{"to node 2\n", "", 0}) {
+	if got := ssiLab(t, "to node 2\n", "exec", "--name", names[1], "1", "onnode", "2", "cat"); (got != result{"to node 2\n", "", 0}) {
 		t.Errorf("the other lab after the end of the first: %+v", got)
 	}
 }

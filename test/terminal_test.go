@@ -128,6 +128,7 @@ func TestTerminal(t *testing.T) {
 	// ^C ends the command, not the shell.
 	s.keys("onnode 2 sh -c 'echo started; sleep 1000'\n")
 	s.expect(`\nstarted\r\n`)
+	c.running(2, "sleep 1000", 1) // before it runs, the shell itself can lose ^C
 	s.keys("\x03")
 	s.expect(`READY> $`)
 	if got := s.line("echo $?"); got != "130\n" {
