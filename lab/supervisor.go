@@ -18,6 +18,7 @@ import (
 	"ssi/internal/api"
 	"ssi/internal/errno"
 	"ssi/internal/id"
+	"ssi/internal/proc"
 )
 
 // The roles of this package, as first argument of the binary.
@@ -140,6 +141,7 @@ func (s *supervisor) build() error {
 	if err := os.Setenv("PATH", nodePath); err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
+	proc.DefaultSignals() // a node starts as a machine does
 	var err error
 	if s.host, err = enterOwnRoot(&s.opts); err != nil {
 		return err

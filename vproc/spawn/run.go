@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -46,11 +45,7 @@ func Run(log *slog.Logger) int {
 			return 1
 		}
 	}
-	// A signal that is ignored when a role starts would be ignored by every
-	// command; one with a handler is reset by exec. SIGPIPE: a log that nobody
-	// reads may not end the role.
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE)
+	proc.DefaultSignals() // and a log that nobody reads (SIGPIPE) may not end the role
 	unix.CloseOnExec(listenFD)
 	if err := unix.SetNonblock(listenFD, false); err != nil {
 		log.Error("spawn role: no socket from PID 1 (only `ssi init` starts this role)", "op", "spawn", "err", err)
