@@ -40,8 +40,10 @@ func TestPIDs(t *testing.T) {
 	for n := id.Node(1); n <= 3; n++ {
 		for from := id.Node(1); from <= 3; from++ {
 			c.do(from, "onnode", n.String(), "sh", "-c", fmt.Sprintf("setsid sleep 6%d%d </dev/null >/dev/null 2>&1 & true", n, from))
+			c.running(n, fmt.Sprintf("sleep 6%d%d", n, from), 1)
 		}
 		c.do(n, "sh", "-c", fmt.Sprintf("setsid sleep 6%d9 </dev/null >/dev/null 2>&1 & true", n))
+		c.running(n, fmt.Sprintf("sleep 6%d9", n), 1)
 	}
 	c.checkWindows(12)
 
@@ -130,5 +132,6 @@ func TestPIDsAfterCrash(t *testing.T) {
 	c.state(1, 2, api.Up)
 	c.await(2, "serving", func(s *api.ClusterStatus) bool { return s.Serving })
 	c.do(1, "onnode", "2", "sh", "-c", "setsid sleep 777 </dev/null >/dev/null 2>&1 & true")
+	c.running(2, "sleep 777", 1)
 	c.checkWindows(1)
 }
