@@ -6,10 +6,9 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := build
 
 export CGO_ENABLED := 0
-TAGS    := grpcnotrace
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-GOBUILD := go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
+GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
 PREFIX  ?= /usr
 DESTDIR ?=
 FUZZTIME ?= 20s
@@ -26,7 +25,7 @@ build: ## the static binary ./ssi
 	$(GOBUILD) -o ssi .
 
 cross: ## arm64 compiles
-	GOARCH=arm64 go build -trimpath -tags $(TAGS) -o /dev/null .
+	GOARCH=arm64 go build -trimpath -o /dev/null .
 
 lab: build ## three nodes on this machine and a shell on node 1
 	./ssi lab run -n 3
@@ -35,28 +34,28 @@ deps: ## install by apt what the tests need, or say what is missing
 	@.ci/deps $(APT)
 
 test: deps build cross ## all tests
-	go vet -tags $(TAGS) ./...
+	go vet ./...
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
-	go test -tags $(TAGS) -timeout 20m ./...
+	go test -timeout 20m ./...
 	$(MAKE) test-race
 
 # The race detector is the one thing that needs cgo.
 test-race: deps ## all packages once more under the race detector
-	CGO_ENABLED=1 go test -race -short -tags $(TAGS) -timeout 20m ./...
+	CGO_ENABLED=1 go test -race -short -timeout 20m ./...
 
 bench: build ## measure everything beside its peer, print a table
 	@.ci/deps openssh-server etcd-server etcd-client iproute2
-	go run -tags $(TAGS) ./internal/tools/bench -ssi ./ssi
+	go run ./internal/tools/bench -ssi ./ssi
 
 # Pinned here and not in go.mod: its 200 dependencies are no business of ours.
 lint: ## golangci-lint with the rules of .golangci.yml
-	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run --build-tags $(TAGS) ./...
+	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
 
 fuzz: ## every fuzz target for FUZZTIME
 	.ci/fuzz $(FUZZTIME)
 
 man: ## man pages and completions into .build/
-	go run -tags $(TAGS) ./internal/tools/man .build/man
+	go run ./internal/tools/man .build/man
 
 install: build man ## the binary, its links and man pages
 	install -D -m 0755 ssi $(DESTDIR)/sbin/ssi

@@ -307,7 +307,7 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	if p.procs, err = proctab.NewNode("/proc", self); err != nil {
 		return nil, err
 	}
-	p.procs.Register(t.GRPC())
+	proctab.Register(t, p.procs)
 	p.assembleAPI()
 	return p, nil
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"net"
 
-	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"ssi/cluster"
 	"ssi/cluster/member"
@@ -59,7 +59,12 @@ func (p processCluster) Nodes() []id.Node {
 	return up
 }
 
-// Conn is the way to a node.
-func (p processCluster) Conn(n id.Node) (grpc.ClientConnInterface, error) {
-	return p.c.Transport().Peer(n), nil
+// Call asks a node.
+func (p processCluster) Call(ctx context.Context, n id.Node, method string, req, reply proto.Message) error {
+	return p.c.Transport().Call(ctx, n, method, req, reply)
+}
+
+// Stream asks a node for a list.
+func (p processCluster) Stream(ctx context.Context, n id.Node, method string, req proto.Message, take func([]byte) error) error {
+	return p.c.Transport().Stream(ctx, n, method, req, take)
 }

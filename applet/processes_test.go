@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"ssi/internal/api"
 	"ssi/internal/errno"
@@ -182,8 +182,11 @@ type oneNodeCluster struct{}
 
 func (oneNodeCluster) Self() id.Node    { return 1 }
 func (oneNodeCluster) Nodes() []id.Node { return []id.Node{1} }
-func (oneNodeCluster) Conn(n id.Node) (grpc.ClientConnInterface, error) {
-	return nil, fmt.Errorf("no node %d", n)
+func (oneNodeCluster) Call(_ context.Context, n id.Node, _ string, _, _ proto.Message) error {
+	return fmt.Errorf("no node %d", n)
+}
+func (oneNodeCluster) Stream(_ context.Context, n id.Node, _ string, _ proto.Message, _ func([]byte) error) error {
+	return fmt.Errorf("no node %d", n)
 }
 
 // realDaemon serves the processes of this machine.

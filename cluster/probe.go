@@ -6,25 +6,24 @@ import (
 	"time"
 
 	"ssi/cluster/clusterpb"
+	"ssi/cluster/ics"
 	"ssi/internal/id"
 )
 
-// probeService is the gRPC service that works before a node is a member.
-const probeService = "/ssi.cluster.Probe/"
+// probeService is the calls that work before a node is a member.
+const probeService = "ssi.cluster.Probe/"
+
+const clockMethod = probeService + "Clock"
 
 // probeTimeout bounds a question about the clock.
 const probeTimeout = time.Second
 
-type probeServer struct {
-	clusterpb.UnimplementedProbeServer
-}
-
-func (probeServer) Clock(context.Context, *clusterpb.ClockRequest) (*clusterpb.ClockReply, error) {
+func serveClock(context.Context, *clusterpb.ClockRequest) (*clusterpb.ClockReply, error) {
 	return &clusterpb.ClockReply{Wall: time.Now().UnixNano()}, nil
 }
 
 func (c *Cluster) registerProbe() {
-	clusterpb.RegisterProbeServer(c.transport.GRPC(), probeServer{})
+	c.transport.Handle(clockMethod, ics.Unary(serveClock))
 }
 
 // ClockOffsets asks the living nodes for their wall clock and returns by how much
@@ -42,8 +41,8 @@ func (c *Cluster) ClockOffsets(ctx context.Context) map[id.Node]time.Duration {
 		}
 		wg.Go(func() {
 			start := time.Now()
-			reply, err := clusterpb.NewProbeClient(c.transport.Peer(n.Node)).Clock(ctx, &clusterpb.ClockRequest{})
-			if err != nil {
+			var reply clusterpb.ClockReply
+			if err := c.transport.Call(ctx, n.Node, clockMethod, &clusterpb.ClockRequest{}, &reply); err != nil {
 				return
 			}
 			rtt := time.Since(start)

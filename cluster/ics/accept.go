@@ -75,8 +75,8 @@ func (t *Transport) receive(c *conn, addr netip.Addr, leave func()) {
 	from := Remote{Node: who.node, Role: who.role, Incarnation: h.incarnation, Epoch: h.epoch}
 	switch who.proto {
 	case protoICS:
-		if t.answer(c, nil) && !t.inbox.put(t.ctx, c) {
-			c.abort(nil)
+		if t.answer(c, nil) {
+			t.serveCalls(c)
 		}
 	case protoRaft:
 		if t.answer(c, nil) {
@@ -189,7 +189,7 @@ func (t *Transport) dial(ctx context.Context, p *peer, proto string, h hello) (*
 		return nil, dialError(p.node, "", ctx.Err())
 	}
 	if p.node == t.cfg.Self {
-		return t.dialSelf(ctx, proto)
+		return t.dialSelf(proto)
 	}
 	l := p.life.Load()
 	if l.Addr == "" {

@@ -28,13 +28,12 @@ func BenchmarkCall(b *testing.B) {
 	for _, size := range []int{100, 4096, 65536} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			tn := newNet(b, 1, 2)
-			cc := tn.nodes[1].Peer(2)
 			in, out := &wrapperspb.BytesValue{Value: []byte(strings.Repeat("x", size))}, new(wrapperspb.BytesValue)
 			var took []time.Duration
 			b.ReportAllocs()
 			for b.Loop() {
 				start := time.Now()
-				must(b, cc.Invoke(b.Context(), "/test.Echo/Unary", in, out))
+				must(b, tn.nodes[1].Call(b.Context(), 2, "test.Echo/Unary", in, out))
 				took = append(took, time.Since(start))
 			}
 			percentiles(b, took)
@@ -111,6 +110,34 @@ func BenchmarkMessage(b *testing.B) {
 			}
 			percentiles(b, took)
 			b.ReportMetric(float64(stop())/1e6/time.Since(begin).Seconds(), "flood-MB/s")
+		})
+	}
+}
+
+// BenchmarkCalls16 is sixteen callers at once on one connection.
+func BenchmarkCalls16(b *testing.B) {
+	tn := newNet(b, 1, 2)
+	in := &wrapperspb.BytesValue{Value: []byte(strings.Repeat("x", 100))}
+	b.ReportAllocs()
+	b.SetParallelism(16 / runtime.GOMAXPROCS(0))
+	b.RunParallel(func(pb *testing.PB) {
+		out := new(wrapperspb.BytesValue)
+		for pb.Next() {
+			if err := tn.nodes[1].Call(b.Context(), 2, "test.Echo/Unary", in, out); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// BenchmarkStream is the items of one stream.
+func BenchmarkStream(b *testing.B) {
+	for _, size := range []int{100, 65536} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			tn := newNet(b, 1, 2)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			must(b, tn.nodes[1].stream(b.Context(), b.N, size, false, func([]byte) error { return nil }))
 		})
 	}
 }

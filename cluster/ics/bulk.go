@@ -165,13 +165,13 @@ func (t *Transport) selfPair(proto string) (near, far *conn, err error) {
 	return near, far, nil
 }
 
-// dialSelf connects the gRPC client of this node with its own server.
-func (t *Transport) dialSelf(ctx context.Context, proto string) (*conn, error) {
+// dialSelf connects this node's calls with its own handlers.
+func (t *Transport) dialSelf(proto string) (*conn, error) {
 	near, far, err := t.selfPair(proto)
 	if err != nil {
 		return nil, err
 	}
-	if !t.inbox.put(ctx, far) {
+	if !t.spawn(func() { t.serveCalls(far) }) {
 		near.abort(nil)
 		far.abort(nil)
 		return nil, errClosed(t.cfg.Self)

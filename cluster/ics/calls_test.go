@@ -3,13 +3,9 @@ package ics
 import (
 	"context"
 	"errors"
-	"io"
 	"strings"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"ssi/internal/errno"
 	"ssi/internal/id"
@@ -49,7 +45,7 @@ func TestErrorsCross(t *testing.T) {
 	}
 	_, err = tn.nodes[1].call(t.Context(), 2, "plain")
 	wantKind(t, err, errno.Other, "Unary: node 2: something broke")
-	_, err = tn.nodes[1].callOn(t.Context(), 2, "/test.Echo/Nothing", "x")
+	_, err = tn.nodes[1].callOn(t.Context(), 2, "test.Echo/Nothing", "x")
 	wantKind(t, err, errno.NotFound, "another version")
 	_, err = tn.nodes[1].call(t.Context(), 9, "x")
 	wantKind(t, err, errno.Unavailable, "node 9: no such node")
@@ -137,7 +133,7 @@ func TestEpochs(t *testing.T) {
 		two.SetView(4, peers)
 		_, err := one.call(t.Context(), 2, "x")
 		wantKind(t, err, errno.Stale, "earlier life")
-		_, err = one.callOn(t.Context(), 2, "/test.Control/Unary", "x")
+		_, err = one.callOn(t.Context(), 2, "test.Control/Unary", "x")
 		must(t, err)
 	})
 	t.Run("earlier life of the callee", func(t *testing.T) {
@@ -162,7 +158,7 @@ func TestFence(t *testing.T) {
 	wantKind(t, within(t, "end of the call", failed), errno.Fenced, "node 2: fenced: lease lost")
 	_, err := tn.nodes[1].call(t.Context(), 2, "x")
 	wantKind(t, err, errno.Fenced, "lease lost")
-	_, err = tn.nodes[1].callOn(t.Context(), 2, "/test.Control/Unary", "x")
+	_, err = tn.nodes[1].callOn(t.Context(), 2, "test.Control/Unary", "x")
 	must(t, err)
 	_, err = tn.nodes[1].OpenBulk(t.Context(), 2, "echo", nil)
 	wantKind(t, err, errno.NotFound) // no such handler here; fencing of streams: TestBulkFence
@@ -182,32 +178,6 @@ func TestFence(t *testing.T) {
 	tn.nodes[2].SetServing(true, "")
 	tn.nodes[2].SetServing(false, "again")
 	wantKind(t, within(t, "end of the call", failed), errno.Fenced, "again")
-}
-
-func TestStream(t *testing.T) {
-	tn := newNet(t, 1, 2)
-	open := func() grpc.ClientStream {
-		s, err := tn.nodes[1].Peer(2).NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Echo/Stream")
-		must(t, err)
-		must(t, s.SendMsg(&wrapperspb.BytesValue{Value: []byte("a")}))
-		var out wrapperspb.BytesValue
-		must(t, s.RecvMsg(&out))
-		return s
-	}
-	s := open()
-	must(t, s.CloseSend())
-	if err := s.RecvMsg(new(wrapperspb.BytesValue)); err != io.EOF {
-		t.Fatalf("end of stream: %v", err)
-	}
-	s = open()
-	tn.nodes[2].SetServing(false, "lease lost")
-	wantKind(t, s.RecvMsg(new(wrapperspb.BytesValue)), errno.Fenced, "lease lost")
-	tn.nodes[2].SetServing(true, "")
-	s = open()
-	peers := tn.peers()
-	peers[2] = Peer{Addr: tn.nodes[2].addr, Cause: "crashed"}
-	tn.nodes[1].SetView(2, peers)
-	wantKind(t, s.RecvMsg(new(wrapperspb.BytesValue)), errno.Unavailable, "left the cluster: crashed")
 }
 
 // A restarted daemon is reached at once, and meanwhile calls fail at once.
@@ -260,7 +230,7 @@ func TestStartingNodeServesOnlyControl(t *testing.T) {
 	tn.nodes[1].SetView(1, tn.peers())
 	_, err := tn.nodes[1].call(t.Context(), 2, "x")
 	wantKind(t, err, errno.Unavailable, "node 2: starting")
-	_, err = tn.nodes[1].callOn(t.Context(), 2, "/test.Control/Unary", "x")
+	_, err = tn.nodes[1].callOn(t.Context(), 2, "test.Control/Unary", "x")
 	must(t, err)
 }
 

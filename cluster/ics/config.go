@@ -40,8 +40,8 @@ type Config struct {
 	Log         *slog.Logger
 
 	// Control lists what works for callers outside the membership and while
-	// this node is fenced: gRPC methods ("/pkg.Service/Method"), whole services
-	// ("/pkg.Service/") and names of bulk streams ("snapshot").
+	// this node is fenced: methods ("pkg.Service/Method"), whole services
+	// ("pkg.Service/") and names of bulk streams ("snapshot").
 	Control []string
 
 	// Unreachable, if set, is told that messages to a peer were dropped. It is
@@ -70,7 +70,7 @@ type Limits struct {
 	QueueBytes        int           // ssi-raft queue per peer; 16 MiB
 	StreamsPerPeer    int           // bulk streams per peer, each way; 256
 	BulkProcs         int           // bulk streams worked on at once; GOMAXPROCS-1, at least 1
-	CallsPerConn      int           // gRPC calls in progress per connection; 1024
+	CallsPerConn      int           // calls in progress per connection; 1024
 }
 
 const (
@@ -80,7 +80,7 @@ const (
 	MaxBulkHeader = 64 << 10
 	// MaxBulkName is the longest name of a bulk service in bytes.
 	MaxBulkName = 64
-	// MaxCall is the longest request or reply of a gRPC call in bytes.
+	// MaxCall is the longest request or reply of a call, or item of a stream, in bytes.
 	MaxCall = 16 << 20
 )
 

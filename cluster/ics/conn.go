@@ -24,7 +24,7 @@ const (
 )
 
 // conn is one connection the transport knows of, from accept or dial to its
-// end. It is the net.Conn that gRPC and the users of streams see.
+// end. It is the net.Conn that the protocols and the users of streams see.
 type conn struct {
 	net.Conn // the TLS connection; before the handshake, and to the node itself, the plain one
 	raw      net.Conn
@@ -36,7 +36,8 @@ type conn struct {
 	role    string
 	proto   string
 	chain   []*x509.Certificate
-	control bool // a bulk stream exempt from fencing
+	control bool        // exempt from fencing, or sees to that by itself
+	calls   *serverConn // of a connection that this node serves calls on
 
 	incarnation atomic.Uint64 // of the peer, from its hello; 0: not known yet
 	cause       atomic.Pointer[error]

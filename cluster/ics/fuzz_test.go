@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"ssi/internal/errno"
 )
 
@@ -60,18 +62,91 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
-func FuzzHeader(f *testing.F) {
-	f.Add(formatHeader(1, 2, 3))
-	f.Add("--")
-	f.Fuzz(func(t *testing.T, s string) {
-		self, epoch, to, err := parseHeader(s)
-		if err != nil {
-			return
+func FuzzRequest(f *testing.F) {
+	f.Add(request{deadline: 1, incarnation: 2, epoch: 3, to: 4, method: "a.B/C", payload: []byte("x")}.append(nil))
+	f.Add([]byte{})
+	f.Add(bytes.Repeat([]byte{0xff}, 64))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := decodeRequest(b)
+		if err == nil && !bytes.Equal(r.append(nil), b) {
+			t.Fatalf("%x is read as %+v", b, r)
 		}
-		a, b, c, err := parseHeader(formatHeader(self, epoch, to))
-		if err != nil || a != self || b != epoch || c != to {
-			t.Fatalf("%q does not survive", s)
+		if n, err := decodeCredit(b); err == nil && (n < 0 || n > callWindow) {
+			t.Fatalf("credit %d", n)
 		}
+	})
+}
+
+func FuzzCallError(f *testing.F) {
+	b, err := proto.Marshal(toWire(errno.New(errno.Full, "op", 7, "no"), 2))
+	must(f, err)
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if e := fromWire(b, 2); strings.ContainsAny(e.Error(), "\n\x1b") || uint32(e.Kind) > 255 {
+			t.Fatalf("%q", e.Error())
+		}
+	})
+}
+
+// framesOf cuts fuzzed bytes into frames: a byte of kind, one of number, one of
+// length, and so much of body.
+func framesOf(b []byte) (frames [][]byte) {
+	for len(b) >= 3 {
+		n := min(int(b[2]), len(b)-3)
+		frames = append(frames, append(startFrame(nil, b[0], uint64(b[1]))[4:], b[3:3+n]...))
+		b = b[3+n:]
+	}
+	return frames
+}
+
+// FuzzServedFrames is a member that sends what it likes to the server of calls.
+func FuzzServedFrames(f *testing.F) {
+	tn := newNet(f, 1)
+	req := request{deadline: 50, method: "test.Echo/Unary", payload: []byte{10, 1, 'x'}}.append(nil)
+	f.Add(append([]byte{kindRequest, 1, byte(len(req))}, req...))
+	f.Add([]byte{kindCancel, 1, 0, kindCredit, 1, 4, 0, 0, 1, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		near, far, err := tn.nodes[1].selfPair(protoICS)
+		must(t, err)
+		ended := make(chan struct{})
+		go func() { defer close(ended); tn.nodes[1].serveCalls(far) }()
+		for _, fr := range framesOf(b) {
+			whole := append(make([]byte, 4), fr...)
+			endFrame(whole)
+			if _, err := near.Write(whole); err != nil {
+				break
+			}
+		}
+		near.abort(nil)
+		within(t, "end of the connection and its handlers", ended)
+	})
+}
+
+// FuzzAnswers is a server that answers what it likes.
+func FuzzAnswers(f *testing.F) {
+	tn := newNet(f, 1)
+	node := tn.nodes[1]
+	f.Add([]byte{kindReply, 1, 2, 10, 0, kindItem, 2, 1, 0, kindError, 2, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		near, far, err := node.selfPair(protoICS)
+		must(t, err)
+		defer far.abort(nil)
+		defer near.abort(nil)
+		cc := newClientConn(&link{p: node.peerOf(1)}, near)
+		near.own(true, nil, cc.end)
+		unary, _ := cc.begin(false)
+		stream, _ := cc.begin(true)
+		for _, fr := range framesOf(b) {
+			if err := cc.take(fr); err != nil {
+				near.abort(err)
+				break
+			}
+			if len(unary.items) > 0 || len(stream.items) > 64+1 {
+				t.Fatalf("%d and %d items are kept", len(unary.items), len(stream.items))
+			}
+		}
+		cc.forget(unary)
+		cc.forget(stream)
 	})
 }
 

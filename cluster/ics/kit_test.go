@@ -12,11 +12,11 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"ssi/cluster/pki"
@@ -111,7 +111,7 @@ func (tn *testNet) startWith(n id.Node, change func(*Config), join func(*slog.Lo
 	node := &testNode{n: n, inc: inc, addr: l.Addr().String(), log: &logBuffer{}, echo: newEcho()}
 	cfg := Config{
 		Self: n, Incarnation: inc, Credentials: pki.NewCredentials(tn.material(n), tn.isRevoked),
-		Log: slog.New(slog.NewTextHandler(node.log, nil)), Control: []string{"/test.Control/", "control"},
+		Log: slog.New(slog.NewTextHandler(node.log, nil)), Control: []string{"test.Control/", "control"},
 	}
 	if change != nil {
 		change(&cfg)
@@ -121,8 +121,8 @@ func (tn *testNet) startWith(n id.Node, change func(*Config), join func(*slog.Lo
 	if join != nil {
 		node.HandleJoin(join(cfg.Log))
 	}
-	registerEcho(node.GRPC(), "test.Echo", node.echo)
-	registerEcho(node.GRPC(), "test.Control", node.echo)
+	registerEcho(node.Transport, "test.Echo", node.echo)
+	registerEcho(node.Transport, "test.Control", node.echo)
 	node.HandleMessages(func(from id.Node, msg []byte) { node.echo.message(from, msg) })
 	served := make(chan error, 1)
 	go func() { served <- node.Serve(l) }()
@@ -153,12 +153,12 @@ func (tn *testNet) view(epoch id.Epoch) {
 }
 
 func (n *testNode) call(ctx context.Context, to id.Node, text string) (string, error) {
-	return n.callOn(ctx, to, "/test.Echo/Unary", text)
+	return n.callOn(ctx, to, "test.Echo/Unary", text)
 }
 
 func (n *testNode) callOn(ctx context.Context, to id.Node, method, text string) (string, error) {
 	var out wrapperspb.BytesValue
-	err := n.Peer(to).Invoke(ctx, method, &wrapperspb.BytesValue{Value: []byte(text)}, &out)
+	err := n.Call(ctx, to, method, &wrapperspb.BytesValue{Value: []byte(text)}, &out)
 	return string(out.GetValue()), err
 }
 
@@ -246,6 +246,7 @@ type echo struct {
 	started  chan string // a "wait" call runs
 	caller   chan Remote
 	messages chan message
+	sent     atomic.Int64 // items of streams
 }
 
 type message struct {
@@ -285,37 +286,30 @@ func (e *echo) unary(ctx context.Context, in *wrapperspb.BytesValue) (*wrappersp
 	return in, nil
 }
 
-// stream sends every message back.
-func (e *echo) stream(s grpc.ServerStream) error {
-	for {
-		var in wrapperspb.BytesValue
-		if err := s.RecvMsg(&in); err != nil {
-			if s.Context().Err() != nil {
-				return context.Cause(s.Context())
-			}
-			return nil
-		}
-		if err := s.SendMsg(&in); err != nil {
+// stream sends what it got as often as the text says, then waits if it is told.
+func (e *echo) stream(ctx context.Context, in *wrapperspb.BytesValue, send func(*wrapperspb.BytesValue) error) error {
+	var times, size int
+	var wait string
+	if _, err := fmt.Sscanf(string(in.GetValue()), "%d %d %s", &times, &size, &wait); err != nil {
+		return errno.New(errno.Invalid, "", 0, "%w", err)
+	}
+	item := &wrapperspb.BytesValue{Value: make([]byte, size)}
+	for i := range times {
+		copy(item.Value, fmt.Sprintf("%08d", i))
+		if err := send(item); err != nil {
 			return err
 		}
+		e.sent.Add(1)
 	}
+	if wait == "wait" {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
-func registerEcho(r grpc.ServiceRegistrar, name string, e *echo) {
-	r.RegisterService(&grpc.ServiceDesc{
-		ServiceName: name,
-		HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "Unary", Handler: func(srv any, ctx context.Context, dec func(any) error, ic grpc.UnaryServerInterceptor) (any, error) {
-			in := new(wrapperspb.BytesValue)
-			if err := dec(in); err != nil {
-				return nil, err
-			}
-			return ic(ctx, in, &grpc.UnaryServerInfo{Server: srv, FullMethod: "/" + name + "/Unary"}, func(ctx context.Context, in any) (any, error) {
-				return srv.(*echo).unary(ctx, in.(*wrapperspb.BytesValue))
-			})
-		}}},
-		Streams: []grpc.StreamDesc{{StreamName: "Stream", ServerStreams: true, ClientStreams: true, Handler: func(srv any, s grpc.ServerStream) error {
-			return srv.(*echo).stream(s)
-		}}},
-	}, e)
+func registerEcho(t *Transport, name string, e *echo) {
+	t.Handle(name+"/Unary", Unary(e.unary))
+	t.HandleStream(name+"/Stream", Streaming(e.stream))
+	t.Handle(name+"/Panic", Unary(func(context.Context, *wrapperspb.BytesValue) (*wrapperspb.BytesValue, error) { panic("on purpose") }))
 }

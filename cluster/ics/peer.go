@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"google.golang.org/grpc"
-
 	"ssi/internal/errno"
 	"ssi/internal/id"
 )
@@ -16,24 +14,23 @@ import (
 type peer struct {
 	t       *Transport
 	node    id.Node
-	cc      *grpc.ClientConn
+	link    link // for calls
 	out     *outbox
 	life    atomic.Pointer[life]
-	streams [2]atomic.Int32       // bulk streams: out, in
-	dialErr atomic.Pointer[error] // why the last attempt to connect for calls failed
-	dials   chan struct{}         // one place per handshake in progress
-	inConn  atomic.Pointer[conn]  // the ssi-raft connection it sends on
-	reading chan struct{}         // one place: who may read its messages
+	streams [2]atomic.Int32      // bulk streams: out, in
+	dials   chan struct{}        // one place per handshake in progress
+	inConn  atomic.Pointer[conn] // the ssi-raft connection it sends on
+	reading chan struct{}        // one place: who may read its messages
 }
 
 // life is what is known of a peer in one view; ctx is shared by the views
 // between which the peer did not leave.
 type life struct {
 	Peer
-	known  bool
-	ctx    context.Context
-	end    context.CancelCauseFunc
-	header string // who calls, for the calls' metadata
+	known bool
+	epoch id.Epoch // of the view
+	ctx   context.Context
+	end   context.CancelCauseFunc
 }
 
 // peerDials bounds the handshakes this node has in progress with one peer, well
@@ -42,11 +39,10 @@ const peerDials = 32
 
 func newPeer(t *Transport, n id.Node) *peer {
 	p := &peer{t: t, node: n, dials: make(chan struct{}, peerDials), reading: make(chan struct{}, 1)}
-	l := &life{}
+	l := &life{epoch: t.view.Load().epoch}
 	l.ctx, l.end = context.WithCancelCause(t.ctx)
-	l.header = formatHeader(t.cfg.Incarnation, t.view.Load().epoch, 0)
 	p.life.Store(l)
-	p.cc = p.newClient()
+	p.link = link{p: p, pause: backoffMin}
 	p.out = newOutbox(p)
 	return p
 }
@@ -54,11 +50,10 @@ func newPeer(t *Transport, n id.Node) *peer {
 // nextLife is the life after a new view; it keeps old's context unless the peer
 // left in between.
 func (p *peer) nextLife(old *life, info Peer, known bool, epoch id.Epoch) *life {
-	next := &life{Peer: info, known: known, ctx: old.ctx, end: old.end}
+	next := &life{Peer: info, known: known, epoch: epoch, ctx: old.ctx, end: old.end}
 	if left(old, next) {
 		next.ctx, next.end = context.WithCancelCause(p.t.ctx)
 	}
-	next.header = formatHeader(p.t.cfg.Incarnation, epoch, info.Incarnation)
 	return next
 }
 
@@ -107,13 +102,8 @@ func causeText(l *life) string {
 
 // kick makes attempts to connect start now instead of after their pause.
 func (p *peer) kick() {
-	p.cc.ResetConnectBackoff()
+	p.link.kick()
 	p.out.kick()
-}
-
-func (p *peer) close(cause error) {
-	p.life.Load().end(cause)
-	_ = p.cc.Close() // fails only when closed already
 }
 
 // peerOf is the peer of a number, made when needed; nil if the transport is

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// callUserTimeout ends a gRPC connection whose data the peer's kernel does
-	// not acknowledge. Bulk has none: the kernel also counts the time a reader
+	// callUserTimeout ends a connection for calls whose data the peer's kernel
+	// does not acknowledge. Bulk has none: the kernel also counts the time a reader
 	// rests with a full window (tcp_probe_timer), which is no fault there.
 	callUserTimeout = 15 * time.Second
 

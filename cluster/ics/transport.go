@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"google.golang.org/grpc"
-
 	"ssi/internal/errno"
 	"ssi/internal/id"
 )
@@ -21,12 +19,11 @@ type Transport struct {
 	ctx      context.Context // ends with Close
 	stop     context.CancelCauseFunc
 	wg       sync.WaitGroup
-	grpc     *grpc.Server
-	inbox    *inbox // connections for the gRPC server
 	gate     *gate
 	refusals *refusals
 	joins    chan struct{} // one place per join conversation
 	turns    turns
+	buffers  sync.Pool // of *[]byte: frames of calls on their way out
 
 	messages func(from id.Node, msg []byte)
 	join     JoinHandler
@@ -36,11 +33,11 @@ type Transport struct {
 
 	mu        sync.Mutex
 	closed    bool
-	serving   bool // the gRPC server runs
 	listeners []net.Listener
 	peers     map[id.Node]*peer
 	conns     map[*conn]struct{}
 	bulk      map[string]BulkHandler
+	methods   map[string]method
 }
 
 // view is the membership as last told.
@@ -57,7 +54,7 @@ type service struct {
 	end context.CancelCauseFunc
 }
 
-// New makes a transport. Register services on GRPC and set the handlers before
+// New makes a transport. Set the handlers before
 // Serve; Close it in any case.
 func New(cfg Config) (*Transport, error) {
 	if err := cfg.check(); err != nil {
@@ -67,12 +64,12 @@ func New(cfg Config) (*Transport, error) {
 		cfg.Dial = dialTCP
 	}
 	t := &Transport{
-		cfg:    cfg,
-		limits: cfg.Limits.withDefaults(),
-		inbox:  newInbox(),
-		peers:  make(map[id.Node]*peer),
-		conns:  make(map[*conn]struct{}),
-		bulk:   make(map[string]BulkHandler),
+		cfg:     cfg,
+		limits:  cfg.Limits.withDefaults(),
+		peers:   make(map[id.Node]*peer),
+		conns:   make(map[*conn]struct{}),
+		bulk:    make(map[string]BulkHandler),
+		methods: make(map[string]method),
 	}
 	t.ctx, t.stop = context.WithCancelCause(context.Background())
 	t.joins = make(chan struct{}, t.limits.Joins)
@@ -81,12 +78,8 @@ func New(cfg Config) (*Transport, error) {
 	t.refusals = newRefusals(cfg.Log)
 	t.view.Store(&view{})
 	t.service.Store(t.newService(true, ""))
-	t.grpc = t.newServer()
 	return t, nil
 }
-
-// GRPC is the server on which subsystems register their services, before Serve.
-func (t *Transport) GRPC() *grpc.Server { return t.grpc }
 
 // HandleMessages sets the receiver of ssi-raft messages, before Serve. It is
 // called from one goroutine per peer, owns msg, and must not block.
@@ -167,6 +160,9 @@ func (t *Transport) SetServing(ok bool, why string) {
 	old.end(fenced)
 	if ok {
 		return
+	}
+	for _, c := range t.connsWhere(func(c *conn) bool { return c.calls != nil }) {
+		c.calls.fence(fenced)
 	}
 	// A stream without a handler yet is caught in runBulk.
 	for _, c := range t.connsWhere(func(c *conn) bool { return c.inbound && c.end != nil && !c.control }) {
@@ -264,10 +260,6 @@ func (t *Transport) Serve(l net.Listener) error {
 		return l.Close()
 	}
 	t.listeners = append(t.listeners, l)
-	if !t.serving {
-		t.serving = true
-		t.wg.Go(func() { _ = t.grpc.Serve(t.inbox) }) // fails only by Stop
-	}
 	t.wg.Add(1)
 	t.mu.Unlock()
 	defer t.wg.Done()
@@ -295,10 +287,8 @@ func (t *Transport) Close() error {
 		c.abort(cause)
 	}
 	for _, p := range peers {
-		p.close(cause)
+		p.life.Load().end(cause)
 	}
-	t.inbox.close()
-	t.grpc.Stop()
 	t.wg.Wait()
 	return nil
 }

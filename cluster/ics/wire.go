@@ -10,7 +10,7 @@ import (
 	"ssi/internal/id"
 )
 
-// Everything outside gRPC is a frame: four bytes of length, big-endian, then
+// Everything is a frame (bulk streams only until they begin): four bytes of length, big-endian, then
 // the body. Numbers are big-endian. Decoders ignore what follows the fields
 // they know, so later versions may append.
 

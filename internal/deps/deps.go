@@ -22,6 +22,5 @@ import (
 	_ "golang.org/x/sys/unix"
 	_ "golang.org/x/term"
 	_ "golang.org/x/tools/go/packages"
-	_ "google.golang.org/grpc"
 	_ "google.golang.org/protobuf/proto"
 )

@@ -55,7 +55,8 @@ func BenchmarkReader1000(b *testing.B) {
 }
 
 // BenchmarkListThreeNodes is `ps` without the process of the command: the /proc
-// of this machine, three times, through gRPC and the local socket.
+// of this machine, three times, through the messages of
+// nodes and the local socket.
 func BenchmarkListThreeNodes(b *testing.B) {
 	dial := start(b, nil)
 	n := 0

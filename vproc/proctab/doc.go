@@ -1,7 +1,7 @@
 // Package proctab is the process list of the cluster: it lists the processes of
 // all nodes, signals and renices them in the caller's name, and tells the loads.
 //
-// Two sides in the node role. Node answers other nodes (the gRPC service
+// Two sides in the node role. Node answers other nodes (the service
 // ssi.vproc.Processes, processes.proto) from the proc(5) of this node's PID
 // namespace. Local answers the commands of this machine (the ssi.process.*
 // methods of internal/api): it asks all nodes at once, each with a deadline of

@@ -5,15 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"ssi/internal/api"
 	"ssi/internal/errno"
@@ -28,8 +25,10 @@ type Cluster interface {
 	// Nodes is the nodes that are UP, ascending. This node answers for itself
 	// even if it is not among them.
 	Nodes() []id.Node
-	// Conn is the way to a node; its calls end with an error when the node leaves.
-	Conn(id.Node) (grpc.ClientConnInterface, error)
+	// Call and Stream ask another node (ics.Transport). They end with an error
+	// when the node leaves.
+	Call(ctx context.Context, n id.Node, method string, req, reply proto.Message) error
+	Stream(ctx context.Context, n id.Node, method string, req proto.Message, take func(item []byte) error) error
 }
 
 // Local serves the ssi.process methods to the commands of this machine.
@@ -50,14 +49,6 @@ func (l *Local) Register(s interface {
 	s.Handle(api.ProcessRenice, l.renice)
 	s.Handle(api.ProcessWhere, l.where)
 	s.Handle(api.ProcessLoads, l.loads)
-}
-
-func (l *Local) client(n id.Node) (ProcessesClient, error) {
-	conn, err := l.cluster.Conn(n)
-	if err != nil {
-		return nil, err
-	}
-	return NewProcessesClient(conn), nil
 }
 
 // nodeTimeout is how long to wait for one node.
@@ -111,15 +102,10 @@ func each(ctx context.Context, nodes []id.Node, timeout time.Duration, f func(ct
 // reason is the line for the user about a node that could not be asked.
 func reason(n id.Node, timeout time.Duration, err error) string {
 	prefix := fmt.Sprintf("node %d: ", n)
-	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded || errno.Is(err, errno.Timeout) {
+	if errors.Is(err, context.DeadlineExceeded) || errno.Is(err, errno.Timeout) {
 		return fmt.Sprintf("%sdid not answer within %v", prefix, timeout)
 	}
-	text := err.Error()
-	var e *errno.Error
-	if s, ok := status.FromError(err); ok && !errors.As(err, &e) {
-		text = s.Message() // without gRPC's own words
-	}
-	text = strings.ReplaceAll(text, "\n", "; ")
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
 	if strings.Contains(text, prefix) {
 		return text
 	}
@@ -195,25 +181,15 @@ func (l *Local) listNode(ctx context.Context, n id.Node, req *api.ListProcesses,
 	if n == l.cluster.Self() {
 		return l.listSelf(ctx, req, send)
 	}
-	client, err := l.client(n)
-	if err != nil {
-		return err
-	}
 	pids := make([]int32, len(req.PIDs))
 	for i, p := range req.PIDs {
 		pids[i] = int32(p)
 	}
-	stream, err := client.List(ctx, &ListRequest{Pids: pids, Login: req.Login})
-	if err != nil {
-		return err
-	}
-	for got := 0; ; {
-		rep, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return errno.New(errno.Other, "list processes", n, "the list ended early")
-		}
-		if err != nil {
-			return err
+	got, whole := 0, false
+	err := l.cluster.Stream(ctx, n, methodList, &ListRequest{Pids: pids, Login: req.Login}, func(item []byte) error {
+		var rep ListReply
+		if err := proto.Unmarshal(item, &rep); err != nil {
+			return errno.New(errno.Unknown, "list processes", n, "answers in words this node does not know (%w): another version?", err)
 		}
 		if got += len(rep.GetProcesses()); got > maxProcesses || len(rep.GetProcesses()) > batchSize {
 			return errno.New(errno.Full, "list processes", n, "it sends more processes than a node can have")
@@ -224,12 +200,14 @@ func (l *Local) listNode(ctx context.Context, n id.Node, req *api.ListProcesses,
 		}
 		if rep.GetLoad() != nil {
 			b.Load = load(n, rep.GetLoad())
-			return send(b)
+			whole = true // nothing comes after it
 		}
-		if err := send(b); err != nil {
-			return err
-		}
+		return send(b)
+	})
+	if err == nil && !whole {
+		return errno.New(errno.Other, "list processes", n, "the list ended early")
 	}
+	return err
 }
 
 // listSelf lists this node. It looks at ctx between processes: a read of a file
@@ -274,15 +252,11 @@ func (l *Local) where(ctx context.Context, c *api.Call) error {
 	if n == l.cluster.Self() {
 		exists = l.node.exists(req.PID)
 	} else {
-		client, err := l.client(n)
-		if err != nil {
-			return err
-		}
 		timeout := nodeTimeout(req.Timeout)
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		rep, err := client.Where(ctx, &WhereRequest{Pid: int32(req.PID)})
-		if err != nil {
+		var rep WhereReply
+		if err := l.cluster.Call(ctx, n, methodWhere, &WhereRequest{Pid: int32(req.PID)}, &rep); err != nil {
 			return errno.New(errno.KindOf(err), "where", 0, "%s", reason(n, timeout, err))
 		}
 		exists = rep.GetExists()
@@ -324,13 +298,9 @@ func (l *Local) loadOf(ctx context.Context, n id.Node) (*api.Load, error) {
 	if n == l.cluster.Self() {
 		return l.node.load.read()
 	}
-	client, err := l.client(n)
-	if err != nil {
+	var m LoadMessage
+	if err := l.cluster.Call(ctx, n, methodLoads, &LoadsRequest{}, &m); err != nil {
 		return nil, err
 	}
-	m, err := client.Loads(ctx, &LoadsRequest{})
-	if err != nil {
-		return nil, err
-	}
-	return load(n, m), nil
+	return load(n, &m), nil
 }

@@ -5,6 +5,8 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"ssi/internal/api"
 	"ssi/internal/errno"
 	"ssi/internal/id"
@@ -28,8 +30,8 @@ func (l *Local) signal(ctx context.Context, c *api.Call) error {
 		func(ts []api.ProcessTarget) ([]syscall.Errno, error) {
 			return l.node.reader.signal(who, ts, req.Signal)
 		},
-		func(ctx context.Context, p ProcessesClient, ts []*Target) (*ActReply, error) {
-			return p.Signal(ctx, &SignalRequest{Caller: caller(who), Targets: ts, Signal: int32(req.Signal)})
+		methodSignal, func(ts []*Target) proto.Message {
+			return &SignalRequest{Caller: caller(who), Targets: ts, Signal: int32(req.Signal)}
 		})
 	if err != nil {
 		return err
@@ -48,8 +50,8 @@ func (l *Local) renice(ctx context.Context, c *api.Call) error {
 		func(ts []api.ProcessTarget) ([]syscall.Errno, error) {
 			return l.node.reader.renice(who, ts, nice)
 		},
-		func(ctx context.Context, p ProcessesClient, ts []*Target) (*ActReply, error) {
-			return p.Renice(ctx, &ReniceRequest{Caller: caller(who), Targets: ts, Nice: int32(nice)})
+		methodRenice, func(ts []*Target) proto.Message {
+			return &ReniceRequest{Caller: caller(who), Targets: ts, Nice: int32(nice)}
 		})
 	if err != nil {
 		return err
@@ -72,7 +74,7 @@ func (l *Local) owner(n id.Node, pid id.PID) id.Node {
 // outcomes back in order. A node that cannot be asked costs its targets only.
 func (l *Local) act(ctx context.Context, op string, ts []api.ProcessTarget, timeout time.Duration,
 	here func([]api.ProcessTarget) ([]syscall.Errno, error),
-	there func(context.Context, ProcessesClient, []*Target) (*ActReply, error),
+	method string, there func([]*Target) proto.Message,
 ) (*api.ProcessResults, error) {
 	if err := checkTargets(op, ts); err != nil {
 		return nil, err
@@ -94,7 +96,7 @@ func (l *Local) act(ctx context.Context, op string, ts []api.ProcessTarget, time
 		for k, i := range index {
 			part[k] = ts[i]
 		}
-		errnos, err := l.actNode(ctx, op, n, part, here, there)
+		errnos, err := l.actNode(ctx, op, n, part, here, method, there)
 		for k, i := range index {
 			if err != nil {
 				results[i].Error = reason(n, timeout, err)
@@ -108,7 +110,7 @@ func (l *Local) act(ctx context.Context, op string, ts []api.ProcessTarget, time
 
 func (l *Local) actNode(ctx context.Context, op string, n id.Node, ts []api.ProcessTarget,
 	here func([]api.ProcessTarget) ([]syscall.Errno, error),
-	there func(context.Context, ProcessesClient, []*Target) (*ActReply, error),
+	method string, there func([]*Target) proto.Message,
 ) ([]syscall.Errno, error) {
 	if n == l.cluster.Self() {
 		return here(ts)
@@ -116,12 +118,8 @@ func (l *Local) actNode(ctx context.Context, op string, n id.Node, ts []api.Proc
 	if _, err := l.choose(op, n); err != nil {
 		return nil, err
 	}
-	client, err := l.client(n)
-	if err != nil {
-		return nil, err
-	}
-	rep, err := there(ctx, client, targetMessages(ts))
-	if err != nil {
+	var rep ActReply
+	if err := l.cluster.Call(ctx, n, method, there(targetMessages(ts)), &rep); err != nil {
 		return nil, err
 	}
 	if len(rep.GetErrnos()) != len(ts) {

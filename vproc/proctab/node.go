@@ -6,8 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 
+	"ssi/cluster/ics"
 	"ssi/internal/api"
 	"ssi/internal/errno"
 	"ssi/internal/id"
@@ -18,10 +18,41 @@ import (
 // api.MaxMessage at the local socket.
 const batchSize = 128
 
-// Node answers for the processes of this node. Register it at the gRPC server
-// of the node.
+// The methods of the service Processes (processes.proto).
+const (
+	methodList   = "ssi.vproc.Processes/List"
+	methodSignal = "ssi.vproc.Processes/Signal"
+	methodRenice = "ssi.vproc.Processes/Renice"
+	methodWhere  = "ssi.vproc.Processes/Where"
+	methodLoads  = "ssi.vproc.Processes/Loads"
+)
+
+// Service is what other nodes may ask; see processes.proto.
+type Service interface {
+	List(ctx context.Context, req *ListRequest, send func(*ListReply) error) error
+	Signal(ctx context.Context, req *SignalRequest) (*ActReply, error)
+	Renice(ctx context.Context, req *ReniceRequest) (*ActReply, error)
+	Where(ctx context.Context, req *WhereRequest) (*WhereReply, error)
+	Loads(ctx context.Context, req *LoadsRequest) (*LoadMessage, error)
+}
+
+// Handlers is where a service is registered: ics.Transport.
+type Handlers interface {
+	Handle(method string, h ics.Handler)
+	HandleStream(method string, h ics.StreamHandler)
+}
+
+// Register lets other nodes ask s.
+func Register(h Handlers, s Service) {
+	h.HandleStream(methodList, ics.Streaming(s.List))
+	h.Handle(methodSignal, ics.Unary(s.Signal))
+	h.Handle(methodRenice, ics.Unary(s.Renice))
+	h.Handle(methodWhere, ics.Unary(s.Where))
+	h.Handle(methodLoads, ics.Unary(s.Loads))
+}
+
+// Node answers for the processes of this node. It is the Service of its node.
 type Node struct {
-	UnimplementedProcessesServer
 	reader *Reader
 	load   *loadMeter
 }
@@ -36,9 +67,6 @@ func NewNode(root string, self id.Node) (*Node, error) {
 	return &Node{reader: r, load: newLoadMeter(r, root)}, nil
 }
 
-// Register adds the service to a gRPC server.
-func (n *Node) Register(s grpc.ServiceRegistrar) { RegisterProcessesServer(s, n) }
-
 // Close ends the measuring and releases the directory; no call may be running.
 func (n *Node) Close() error {
 	n.load.close()
@@ -46,7 +74,7 @@ func (n *Node) Close() error {
 }
 
 // List implements the service.
-func (n *Node) List(req *ListRequest, stream grpc.ServerStreamingServer[ListReply]) error {
+func (n *Node) List(ctx context.Context, req *ListRequest, send func(*ListReply) error) error {
 	if len(req.GetPids()) > api.MaxPIDs {
 		return errno.New(errno.Invalid, "list processes", n.reader.self, "%d processes named; at most %d are possible", len(req.GetPids()), api.MaxPIDs)
 	}
@@ -56,14 +84,14 @@ func (n *Node) List(req *ListRequest, stream grpc.ServerStreamingServer[ListRepl
 	}
 	var batch []*ProcessMessage
 	err := n.reader.List(pids, req.GetLogin(), func(p *api.Process) error {
-		if err := stream.Context().Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 		batch = append(batch, message(p))
 		if len(batch) < batchSize {
 			return nil
 		}
-		err := stream.Send(&ListReply{Processes: batch})
+		err := send(&ListReply{Processes: batch})
 		batch = nil
 		return err
 	})
@@ -74,7 +102,7 @@ func (n *Node) List(req *ListRequest, stream grpc.ServerStreamingServer[ListRepl
 	if err != nil {
 		return err
 	}
-	return stream.Send(&ListReply{Processes: batch, Load: loadMessage(l)})
+	return send(&ListReply{Processes: batch, Load: loadMessage(l)})
 }
 
 // Signal implements the service.

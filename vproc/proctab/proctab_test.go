@@ -17,10 +17,9 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 
+	"ssi/cluster/ics"
 	"ssi/internal/api"
 	"ssi/internal/errno"
 	"ssi/internal/id"
@@ -28,31 +27,70 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeCluster is nodes in this process, each with a gRPC server in memory; they
+// fakeCluster is nodes in this process, which exchange messages in memory; they
 // all read the same /proc.
 type fakeCluster struct {
 	self  id.Node
 	nodes []id.Node
-	conns map[id.Node]grpc.ClientConnInterface
+	there map[id.Node]*fakeNode
 }
+
+// fakeNode is the handlers of one node.
+type fakeNode struct {
+	unary  map[string]ics.Handler
+	stream map[string]ics.StreamHandler
+}
+
+func newFakeNode(s Service) *fakeNode {
+	n := &fakeNode{map[string]ics.Handler{}, map[string]ics.StreamHandler{}}
+	Register(n, s)
+	return n
+}
+
+func (n *fakeNode) Handle(method string, h ics.Handler)             { n.unary[method] = h }
+func (n *fakeNode) HandleStream(method string, h ics.StreamHandler) { n.stream[method] = h }
+
+// wire is a message after its way.
+func wire(m proto.Message) []byte {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func noRoute(n id.Node) error { return errno.New(errno.Unavailable, "connect", n, "no route") }
 
 func (f *fakeCluster) Self() id.Node    { return f.self }
 func (f *fakeCluster) Nodes() []id.Node { return f.nodes }
-func (f *fakeCluster) Conn(n id.Node) (grpc.ClientConnInterface, error) {
-	c, ok := f.conns[n]
-	if !ok {
-		return nil, errno.New(errno.Unavailable, "connect", n, "no route")
+
+func (f *fakeCluster) Call(ctx context.Context, n id.Node, method string, req, reply proto.Message) error {
+	node := f.there[n]
+	if node == nil {
+		return noRoute(n)
 	}
-	return c, nil
+	got, err := node.unary[method](ctx, wire(req))
+	if err != nil {
+		return err
+	}
+	return proto.Unmarshal(wire(got), reply)
+}
+
+func (f *fakeCluster) Stream(ctx context.Context, n id.Node, method string, req proto.Message, take func([]byte) error) error {
+	node := f.there[n]
+	if node == nil {
+		return noRoute(n)
+	}
+	return node.stream[method](ctx, wire(req), func(m proto.Message) error { return take(wire(m)) })
 }
 
 // silent is a node that never answers a List, and whose other calls have run
 // into their deadline at once, to save the time.
-type silent struct{ UnimplementedProcessesServer }
+type silent struct{ Service }
 
-func (silent) List(_ *ListRequest, s grpc.ServerStreamingServer[ListReply]) error {
-	<-s.Context().Done()
-	return s.Context().Err()
+func (silent) List(ctx context.Context, _ *ListRequest, _ func(*ListReply) error) error {
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 func (silent) Signal(context.Context, *SignalRequest) (*ActReply, error) {
@@ -75,26 +113,15 @@ func newNode(t testing.TB, n id.Node) *Node {
 
 // start runs a local side on node 1, with nodes 2 and 3 beside it, and more
 // services of the test's own.
-func start(t testing.TB, more map[id.Node]ProcessesServer) (dial func() *api.Client) {
+func start(t testing.TB, more map[id.Node]Service) (dial func() *api.Client) {
 	t.Helper()
-	f := &fakeCluster{self: 1, nodes: []id.Node{1}, conns: map[id.Node]grpc.ClientConnInterface{}}
-	servers := map[id.Node]ProcessesServer{2: newNode(t, 2), 3: newNode(t, 3)}
+	f := &fakeCluster{self: 1, nodes: []id.Node{1}, there: map[id.Node]*fakeNode{}}
+	servers := map[id.Node]Service{2: newNode(t, 2), 3: newNode(t, 3)}
 	for n, s := range more {
 		servers[n] = s
 	}
 	for n, service := range servers {
-		l := bufconn.Listen(1 << 20)
-		s := grpc.NewServer()
-		RegisterProcessesServer(s, service)
-		served := make(chan struct{})
-		go func() { defer close(served); _ = s.Serve(l) }()
-		conn, err := grpc.NewClient("passthrough:bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = conn.Close(); s.Stop(); <-served })
-		f.conns[n] = conn
+		f.there[n] = newFakeNode(service)
 		f.nodes = append(f.nodes, n)
 	}
 	slices.Sort(f.nodes)
@@ -278,7 +305,7 @@ func TestHomes(t *testing.T) {
 }
 
 func TestOneNodeSilent(t *testing.T) {
-	dial := start(t, map[id.Node]ProcessesServer{4: silent{}})
+	dial := start(t, map[id.Node]Service{4: silent{}})
 	ps, loads, failed := list(t, dial(), api.ListProcesses{Timeout: 3000})
 	if len(loads) != 3 || len(ps) == 0 {
 		t.Errorf("%d processes, loads of %d nodes, want 3", len(ps), len(loads))

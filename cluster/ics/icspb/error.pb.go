@@ -4,7 +4,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: error.proto
+// source: cluster/ics/icspb/error.proto
 
 package icspb
 
@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Error is errno.Error on the wire; it travels in the details of a gRPC status.
+// Error is errno.Error on the wire.
 type Error struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Op            string                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
@@ -36,7 +36,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_error_proto_msgTypes[0]
+	mi := &file_cluster_ics_icspb_error_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -48,7 +48,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_error_proto_msgTypes[0]
+	mi := &file_cluster_ics_icspb_error_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -61,7 +61,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_error_proto_rawDescGZIP(), []int{0}
+	return file_cluster_ics_icspb_error_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Error) GetOp() string {
@@ -92,11 +92,11 @@ func (x *Error) GetText() string {
 	return ""
 }
 
-var File_error_proto protoreflect.FileDescriptor
+var File_cluster_ics_icspb_error_proto protoreflect.FileDescriptor
 
-const file_error_proto_rawDesc = "" +
+const file_cluster_ics_icspb_error_proto_rawDesc = "" +
 	"\n" +
-	"\verror.proto\x12\assi.ics\"S\n" +
+	"\x1dcluster/ics/icspb/error.proto\x12\assi.ics\"S\n" +
 	"\x05Error\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\tR\x02op\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\rR\x04node\x12\x12\n" +
@@ -104,22 +104,22 @@ const file_error_proto_rawDesc = "" +
 	"\x04text\x18\x04 \x01(\tR\x04textB\x17Z\x15ssi/cluster/ics/icspbb\x06proto3"
 
 var (
-	file_error_proto_rawDescOnce sync.Once
-	file_error_proto_rawDescData []byte
+	file_cluster_ics_icspb_error_proto_rawDescOnce sync.Once
+	file_cluster_ics_icspb_error_proto_rawDescData []byte
 )
 
-func file_error_proto_rawDescGZIP() []byte {
-	file_error_proto_rawDescOnce.Do(func() {
-		file_error_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_error_proto_rawDesc), len(file_error_proto_rawDesc)))
+func file_cluster_ics_icspb_error_proto_rawDescGZIP() []byte {
+	file_cluster_ics_icspb_error_proto_rawDescOnce.Do(func() {
+		file_cluster_ics_icspb_error_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_cluster_ics_icspb_error_proto_rawDesc), len(file_cluster_ics_icspb_error_proto_rawDesc)))
 	})
-	return file_error_proto_rawDescData
+	return file_cluster_ics_icspb_error_proto_rawDescData
 }
 
-var file_error_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
-var file_error_proto_goTypes = []any{
+var file_cluster_ics_icspb_error_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_cluster_ics_icspb_error_proto_goTypes = []any{
 	(*Error)(nil), // 0: ssi.ics.Error
 }
-var file_error_proto_depIdxs = []int32{
+var file_cluster_ics_icspb_error_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
 	0, // [0:0] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
@@ -127,26 +127,26 @@ var file_error_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for field type_name
 }
 
-func init() { file_error_proto_init() }
-func file_error_proto_init() {
-	if File_error_proto != nil {
+func init() { file_cluster_ics_icspb_error_proto_init() }
+func file_cluster_ics_icspb_error_proto_init() {
+	if File_cluster_ics_icspb_error_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_error_proto_rawDesc), len(file_error_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_ics_icspb_error_proto_rawDesc), len(file_cluster_ics_icspb_error_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   1,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
-		GoTypes:           file_error_proto_goTypes,
-		DependencyIndexes: file_error_proto_depIdxs,
-		MessageInfos:      file_error_proto_msgTypes,
+		GoTypes:           file_cluster_ics_icspb_error_proto_goTypes,
+		DependencyIndexes: file_cluster_ics_icspb_error_proto_depIdxs,
+		MessageInfos:      file_cluster_ics_icspb_error_proto_msgTypes,
 	}.Build()
-	File_error_proto = out.File
-	file_error_proto_goTypes = nil
-	file_error_proto_depIdxs = nil
+	File_cluster_ics_icspb_error_proto = out.File
+	file_cluster_ics_icspb_error_proto_goTypes = nil
+	file_cluster_ics_icspb_error_proto_depIdxs = nil
 }

@@ -30,7 +30,7 @@ type report struct {
 
 func newReport(ctx context.Context, o options, binary string) *report {
 	r := &report{Date: time.Now(), CPUs: runtime.NumCPU(), Go: runtime.Version()}
-	r.Command = strings.Join(append([]string{"go run -tags grpcnotrace ./internal/tools/bench"}, o.args...), " ")
+	r.Command = strings.Join(append([]string{"go run ./internal/tools/bench"}, o.args...), " ")
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		r.Kernel = unix.ByteSliceToString(u.Sysname[:]) + " " + unix.ByteSliceToString(u.Release[:])

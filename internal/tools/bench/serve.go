@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"ssi/cluster/ics"
@@ -30,7 +29,7 @@ const (
 	clientNode = 1
 	serverNode = 2
 	epoch      = 1
-	echoMethod = "/bench.Echo/Unary"
+	echoMethod = "bench.Echo/Unary"
 	sinkStream = "bench-sink"
 	chunk      = 128 << 10 // of a stream: what rexec writes at once
 	// The first byte on a plain or TLS connection says what follows.
@@ -98,7 +97,7 @@ func serve(ctx context.Context, _ string) error {
 		return err
 	}
 	defer func() { _ = t.Close() }() // always nil
-	registerEcho(t.GRPC())
+	registerEcho(t)
 	t.HandleBulk(sinkStream, func(_ context.Context, _ ics.Remote, _ []byte, s ics.Stream) { sink(s) })
 	var listeners [3]net.Listener
 	for i := range listeners {
@@ -180,22 +179,8 @@ func sink(r io.Reader) {
 	}
 }
 
-func registerEcho(r grpc.ServiceRegistrar) {
-	r.RegisterService(&grpc.ServiceDesc{
-		ServiceName: "bench.Echo",
-		HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "Unary", Handler: func(srv any, ctx context.Context, dec func(any) error, ic grpc.UnaryServerInterceptor) (any, error) {
-			in := new(wrapperspb.BytesValue)
-			if err := dec(in); err != nil {
-				return nil, err
-			}
-			handler := func(_ context.Context, in any) (any, error) { return in, nil }
-			if ic == nil {
-				return handler(ctx, in)
-			}
-			return ic(ctx, in, &grpc.UnaryServerInfo{Server: srv, FullMethod: echoMethod}, handler)
-		}}},
-	}, nil)
+func registerEcho(t *ics.Transport) {
+	t.Handle(echoMethod, ics.Unary(func(_ context.Context, in *wrapperspb.BytesValue) (*wrapperspb.BytesValue, error) { return in, nil }))
 }
 
 // otherSide starts the process that serves, and ends it.

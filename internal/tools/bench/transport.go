@@ -83,10 +83,9 @@ func measureCalls(ctx context.Context, s *site) ([]Result, error) {
 	payload := bytes.Repeat([]byte{'x'}, messageSize)
 
 	call := Result{Figure: "ICS call, 100 B", Unit: us, Budgets: []Budget{{Limit: callBudget}}}
-	peer := l.t.Peer(serverNode)
 	invoke := func(ctx context.Context, _ int) error {
 		var out wrapperspb.BytesValue
-		if err := peer.Invoke(ctx, echoMethod, &wrapperspb.BytesValue{Value: payload}, &out); err != nil {
+		if err := l.t.Call(ctx, serverNode, echoMethod, &wrapperspb.BytesValue{Value: payload}, &out); err != nil {
 			return err
 		}
 		if len(out.GetValue()) != messageSize {
