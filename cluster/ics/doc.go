@@ -2,21 +2,35 @@
 // cluster exchange go through one TCP port, in TLS 1.3 with certificates on
 // both sides, split by ALPN into four protocols:
 //
-//	ssi-ics   gRPC: calls between subsystems
+//	ssi-ics   calls between subsystems, many at once on one connection
 //	ssi-raft  framed small messages, first in every queue
 //	ssi-bulk  raw streams: file data, pages, terminals
 //	ssi-join  the conversation of a machine that has a token
 //
 // Who the peer is comes from its certificate, never from its address. After
 // the handshake the client sends a hello (its incarnation and epoch, for bulk
-// also what it wants) and the server answers; see hello.go.
+// also what it wants) and the server answers; see wire.go.
+//
+// # Calls
+//
+// A call is a request and a reply, or a request and a stream of items, all
+// protobuf; frame.go has the frames. The client of a pair of nodes opens one
+// connection at its first call and asks on it; the server answers on the same.
+// A frame is written by the goroutine that has something to say, straight into
+// the TLS connection: there is no writer to wake up. What the kernel does not
+// take at once follows by a goroutine (eager), so that a link that is stuck
+// costs no call more than its deadline. A frame is sent as a whole: one of
+// MaxCall bytes is in the way of others for as long as the network needs for
+// it, so what is large goes by ssi-bulk. A stream has 64 items or 1 MiB on
+// their way at most, the rest waits at the sender; a small item costs as much as
+// a call, so a sender gathers.
 //
 // # Membership
 //
 // SetView tells the transport what the membership says. When a peer leaves (no
 // member any more, or another incarnation) every call and stream to or from
 // that life of it ends at once with errno.Unavailable. Until then nothing here
-// decides that a peer is dead: there are no gRPC keepalives. Calls and streams
+// decides that a peer is dead: calls have no keepalives. Calls and streams
 // of callers that are no members in a view at least as new as theirs are
 // refused with errno.Stale; those of a caller whose view is newer than ours are
 // served. Methods and stream names listed in Config.Control are exempt, from
@@ -32,6 +46,8 @@
 // address; addresses of peers have places of their own, so strangers cannot
 // keep members out. Every unary call has a deadline (Limits.CallTimeout when
 // the caller set none); a streaming call lives as long as both ends are members.
+// Calls in progress are bounded per connection in number and in bytes; what is
+// over is refused with errno.Full.
 //
 // Bulk data is worked on by at most Limits.BulkProcs goroutines at once (see
 // turns), so that a processor of the Go scheduler is always free for messages.
@@ -40,8 +56,9 @@
 //
 // # Goroutines
 //
-// Per listener one; per accepted connection one (gRPC connections are handed to
-// the gRPC server, which has its own); per peer with messages to send two (the
+// Per listener one; per accepted connection one; per call in progress one, for
+// its handler; per connection for calls one that reads answers, and one while
+// the kernel does not take what is written; per peer with messages to send two (the
 // writer, and one that notices the connection's end). All are waited for by
 // Close.
 //
@@ -49,7 +66,8 @@
 //
 // Transport.mu guards the tables of peers and connections and is never held
 // over I/O or a callback. outbox.mu guards one queue. gate.mu and refusals.mu
-// are leaves. No two of these are ever held together. Of a connection, rmu and
+// are leaves, as are link.mu, the mu of clientConn and serverConn (tables of
+// calls) and eager.mu. No two of these are ever held together. Of a connection, rmu and
 // wmu serialise its reads and writes and come before socket.wmu; none of them
 // is taken under Transport.mu.
 //
