@@ -32,6 +32,8 @@ func (c *Control) shutdown(ctx context.Context, call *api.Call) error {
 	}
 	node := c.Cluster.Members().Load().Get(p.Node)
 	switch {
+	case node.State == member.NeverUp:
+		return errno.New(errno.NotFound, "shutdown", 0, "there is no node %d; `cluster` lists those there are", p.Node)
 	case !node.State.Alive():
 		return errno.New(errno.Unavailable, "shutdown", p.Node, "is %v already", node.State)
 	case p.Delay < 0 || p.Delay > api.MaxShutdownDelay:
