@@ -64,7 +64,7 @@ func TestShutdownNow(t *testing.T) {
 	}{
 		{api.ShutdownParams{Action: "explode"}, errno.Invalid},
 		{api.ShutdownParams{}, errno.Invalid},
-		{api.ShutdownParams{Node: 2, Action: api.ActionHalt}, errno.Unavailable},
+		{api.ShutdownParams{Node: 2, Action: api.ActionHalt}, errno.NotFound},
 		{api.ShutdownParams{Action: api.ActionHalt, Delay: -1}, errno.Invalid},
 		{api.ShutdownParams{Action: api.ActionHalt, Delay: api.MaxShutdownDelay + 1}, errno.Invalid},
 	} {
