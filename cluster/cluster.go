@@ -154,7 +154,7 @@ func New(cfg Config) (*Cluster, error) {
 		// The leader cleans up after the dead even if it is not a living member
 		// itself: its own earlier life may be what is to be cleaned up.
 		newTenure("leadership", func(s *core.Status) core.Hold { return s.Lead }, c.cleanUp),
-		newTenure("init", func(s *core.Status) core.Hold { return s.Init }, c.nodeup, c.expireLeases, c.oldTokens),
+		newTenure("init", func(s *core.Status) core.Hold { return s.Init }, c.nodeup, c.expireLeases, c.oldTokens, c.forgetRevoked),
 	}
 	c.fence = newFence(c.onServing, c.tenures...)
 	c.transport, err = ics.New(ics.Config{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -319,13 +320,23 @@ func TestDeclaredDead(t *testing.T) {
 	all[2].start()
 	all[0].sees(3, member.Up)
 
-	// Its certificate is revoked: its connections end at once, and it stays out.
+	// Its certificate is revoked: its connections end at once, it is forgotten with
+	// its vote, and it stays out.
 	if err := all[0].c.Revoke(all[0].ctx(), 3, ""); err != nil {
 		t.Fatal(err)
 	}
-	v := all[0].sees(3, member.Down)
-	if cause := v.Get(3).Cause; cause != "its certificates were revoked" {
-		t.Errorf("it went down because of %q", cause)
+	v := all[0].sees(3, member.NeverUp)
+	var causes []string
+	for _, tr := range v.History {
+		if tr.Node == 3 && tr.To == member.Down {
+			causes = append(causes, tr.Cause)
+		}
+	}
+	if want := []string{"test", "its certificates were revoked"}; !slices.Equal(causes, want) {
+		t.Errorf("it went down because of %q, want %q", causes, want)
+	}
+	if _, err := all[0].c.status.Wait(all[0].ctx(), func(s core.Status) bool { return !slices.Contains(s.Voters, 3) }); err != nil {
+		t.Errorf("it still votes: %v", err)
 	}
 	if !strings.Contains(all[0].log.String(), "revoked") {
 		t.Error("the log does not say that its connections ended")

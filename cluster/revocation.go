@@ -86,6 +86,45 @@ func (c *Cluster) Revoke(ctx context.Context, n id.Node, cause string) error {
 			cause = "its certificates were revoked"
 		}
 		_, err = c.SetState(ctx, n, member.KCleanup, cause)
+		if errno.Is(err, errno.NotFound) { // it is gone and forgotten already
+			err = nil
+		}
 	}
 	return err
+}
+
+// forgetRevoked removes a revoked node from the membership once it is DOWN, and
+// with that from the voters: it cannot come back by itself, so its seat would
+// only count against the quorum.
+func (c *Cluster) forgetRevoked(ctx context.Context) {
+	for {
+		view, changed := c.members.Get()
+		var again <-chan time.Time
+		for _, n := range view.Nodes {
+			if n.State != member.Down || !c.shutOut(n.Node) {
+				continue
+			}
+			if _, err := c.command(ctx, member.Command{Op: member.Remove, Node: n.Node, Cause: "revoked"}); err != nil && ctx.Err() == nil {
+				c.log.Warn("forget a revoked node", "node", n.Node, "err", err)
+				again = time.After(retryPause)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-again:
+		}
+	}
+}
+
+// shutOut reports whether a node was revoked and not given its number anew since.
+func (c *Cluster) shutOut(n id.Node) bool {
+	view := c.hub.View()
+	revoked, err := view.Get(keyRevokedNode(n))
+	if err != nil {
+		return false
+	}
+	given, err := view.Get(keyNumber(n))
+	return err != nil || given.Mod < revoked.Mod
 }
