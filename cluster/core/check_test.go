@@ -38,7 +38,6 @@ type operation struct {
 	in   registerInput
 	call time.Duration
 	node *simNode
-	life int
 }
 
 func newChecker(w *world) *checker {

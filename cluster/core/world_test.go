@@ -43,8 +43,6 @@ type simNode struct {
 	goodClock bool // its clock is not set back
 	nextReq   uint64
 	reqs      map[uint64]func(Outcome)
-	timing    Timing
-	faults    faults
 }
 
 // world is a simulated cluster, the invariants it must keep, and what happened.

@@ -423,7 +423,7 @@ func TestCountSeesARunningProcess(t *testing.T) {
 		m := &loadMeter{r: r, root: "/proc", own: own, last: time.Now()}
 		m.sample(m.last.Add(time.Hour))
 		l, err := m.read()
-		if err != nil || l.Recent < 0.9 || l.Tasks < 1 || l.Value < int(90/l.CPUs) || m.own && l.Average[2] < 0.9 {
+		if err != nil || l.Recent < 0.9 || l.Tasks < 1 || l.Value < 90/l.CPUs || m.own && l.Average[2] < 0.9 {
 			t.Errorf("own %v: %+v, %v", m.own, l, err)
 		}
 	}
