@@ -14,7 +14,7 @@ DESTDIR ?=
 FUZZTIME ?= 20s
 
 # What the tests use beside Go, all from Debian.
-APT := bash dash coreutils procps psmisc iproute2 python3-minimal util-linux git make gcc libc6-dev
+APT := bash dash coreutils hostname procps psmisc iproute2 python3 util-linux groff-base git make gcc libc6-dev
 
 .PHONY: help build lab test test-race bench lint fuzz install man generate deps cross clean
 
