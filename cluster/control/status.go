@@ -63,6 +63,8 @@ func (c *Control) snapshot() *api.ClusterStatus {
 			if !slices.Contains(st.Voters, n.Node) {
 				info.Phase = "does not vote yet"
 			}
+		case slices.Contains(st.Learners, n.Node):
+			info.Role, info.Phase = api.RoleLearner, "catching up in order to vote"
 		case slices.Contains(st.Voters, n.Node):
 			info.Role = api.RoleVoter
 		}

@@ -121,6 +121,9 @@ type Status struct {
 	RaftID uint64 // 0: no raft state
 	Voter  bool
 	Voters []id.Node
+	// Learners catch up in order to vote. One may be among Voters too: it lost its
+	// log, and its seat waits until the new log has caught up.
+	Learners []id.Node
 
 	Cleanup []Cleanup // with Lead: what to clean up, then to confirm by Cleaned
 	Left    bool      // Leave is complete; the daemon may stop
@@ -134,7 +137,8 @@ type Status struct {
 func (s *Status) equal(o *Status) bool {
 	return s.Node == o.Node && s.Incarnation == o.Incarnation && s.State == o.State && s.Serving == o.Serving &&
 		s.ServingUntil == o.ServingUntil && s.Reason == o.Reason && s.Lead == o.Lead && s.Init == o.Init &&
-		s.Leader == o.Leader && s.Term == o.Term && s.RaftID == o.RaftID && s.Voter == o.Voter && slices.Equal(s.Voters, o.Voters) &&
+		s.Leader == o.Leader && s.Term == o.Term && s.RaftID == o.RaftID && s.Voter == o.Voter &&
+		slices.Equal(s.Voters, o.Voters) && slices.Equal(s.Learners, o.Learners) &&
 		slices.Equal(s.Cleanup, o.Cleanup) && s.Left == o.Left && s.Problem == o.Problem && s.Foreign == o.Foreign && s.Applied == o.Applied
 }
 

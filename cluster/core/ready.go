@@ -228,6 +228,9 @@ func (c *Core) Status() Status {
 	}
 	slices.Sort(s.Voters)
 	s.Voters = slices.Compact(s.Voters)
+	for _, x := range slices.Concat(c.rep.conf.GetLearners(), c.rep.conf.GetLearnersNext()) {
+		s.Learners = append(s.Learners, nodeOf(x))
+	}
 	if until, held := c.leaderLease(); held && c.settled() && c.fatal == nil {
 		s.Lead = Hold{Held: true, Term: c.lead.term, Until: until}
 		v := c.View()
