@@ -109,26 +109,3 @@ func TestAddAndRevoke(t *testing.T) {
 	}
 	c.fails(1, 1, []string{"no node 77"}, "cluster", "revoke", "77")
 }
-
-// TestRevokedVoter: a voter that is revoked loses its seat, so that it does not
-// count against the quorum of those that are left.
-func TestRevokedVoter(t *testing.T) {
-	c := start(t, 3)
-	c.do(1, "cluster", "revoke", "3")
-	c.await(1, "two voters, two nodes", func(s *api.ClusterStatus) bool {
-		voters := 0
-		for _, n := range s.Nodes {
-			if n.Role == api.RoleVoter {
-				voters++
-			}
-		}
-		return len(s.Nodes) == 2 && voters == 2
-	})
-	// With the seat of node 3 still counted, two of three would decide; now one
-	// of two cannot, and says so.
-	c.ok(c.Crash(c.ctx(), 2))
-	s := c.await(1, "advice", func(s *api.ClusterStatus) bool { return s.Advice != "" })
-	if !strings.Contains(s.Advice, "node 2, the only other voter") {
-		t.Errorf("node 1 says %q", s.Advice)
-	}
-}
