@@ -20,7 +20,10 @@ cluster/member cluster/registry cluster/pki cluster/raftlog   # replicated state
 cluster/core cluster/ics                             # consensus; transport
 cluster                                              # runs the core
 cluster/control                                      # the cluster's methods of the local socket
-vproc/window vproc/spawn vproc/rexec vproc/proctab   # the process space
+vproc/call                                           # the system calls that name processes
+vproc/window vproc/gate vproc/remote vproc/standin vproc/procfs vproc/proctab   # the process space: its parts
+vproc/spawn vproc/rexec                              # creates processes here; and there
+libcluster                                           # the cluster's system calls, for programs of users
 applet init lab                                      # commands; PID 1; a cluster on one machine
 .                                                    # main: the only importer of everything
 test internal/tools/*                                # tests of whole clusters; programs for the maintainers

@@ -65,22 +65,38 @@ func TestSecrets(t *testing.T) {
 			}
 		}
 	}
-	for _, prefix := range []string{"", "/", "/sys", "/sys/", "/sys/secret", "/sys/secret/", "/sys/secret/ca-key"} {
-		var all []api.KV
+	// The node itself writes keys meanwhile: pages of different revisions say
+	// nothing about each other.
+	pages := func(prefix string) (all []api.KV, first uint64) {
+		t.Helper()
 		for p := (api.RegistryListParams{Prefix: prefix, Limit: 1}); ; {
 			r := must[api.RegistryListReply](n, api.MethodRegistryList, p)
-			all = append(all, r.KVs...)
+			if all = append(all, r.KVs...); first == 0 {
+				first = r.Revision
+			}
 			if !r.More {
-				break
+				return all, first
 			}
 			if len(r.KVs) != 1 || len(all) > 100 {
 				t.Fatalf("list %q: a page of %d keys says that there are more", prefix, len(r.KVs))
 			}
 			p.After = r.KVs[0].Key
 		}
-		sees("list "+prefix, all)
-		if whole := must[api.RegistryListReply](n, api.MethodRegistryList, api.RegistryListParams{Prefix: prefix}); len(whole.KVs) != len(all) {
-			t.Errorf("list %q: %d keys at once, %d in pages", prefix, len(whole.KVs), len(all))
+	}
+	for _, prefix := range []string{"", "/", "/sys", "/sys/", "/sys/secret", "/sys/secret/", "/sys/secret/ca-key"} {
+		for tries := 0; ; tries++ {
+			all, first := pages(prefix)
+			sees("list "+prefix, all)
+			whole := must[api.RegistryListReply](n, api.MethodRegistryList, api.RegistryListParams{Prefix: prefix})
+			if whole.Revision == first {
+				if len(whole.KVs) != len(all) {
+					t.Errorf("list %q: %d keys at once, %d in pages", prefix, len(whole.KVs), len(all))
+				}
+				break
+			}
+			if tries == 100 {
+				t.Fatalf("list %q: the registry never keeps still", prefix)
+			}
 		}
 	}
 	events, stop := follow[api.RegistryEvent](n, api.MethodRegistryWatch, api.RegistryWatchParams{Prefix: "/sys/secret", After: 0})
