@@ -51,6 +51,9 @@ func newFakeDaemon(socket string) (*fakeDaemon, error) {
 		return api.SetStateReply{Transition: 13, From: api.Up}, d.note(api.MethodClusterSetState, p)
 	})
 	handle(d, api.MethodClusterShutdown, func(p api.ShutdownParams) (any, error) {
+		if p.Action == api.ActionCancel && p.Node != 2 {
+			return nil, errno.New(errno.NotFound, "shutdown", p.Node, "no shutdown waits for its time")
+		}
 		return api.ShutdownReply{Node: max(p.Node, 1), At: now().Add(p.Delay)}, d.note(api.MethodClusterShutdown, p)
 	})
 	handle(d, api.MethodClusterToken, func(p api.TokenParams) (any, error) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -165,19 +166,22 @@ and what ran before the node joined): they mean this node, or that of --node.
 
 The kernel of the other node decides whether the caller may.
 
-Options:
-  -s, -n, --signal SIGNAL  by name or number: KILL, SIGKILL, 9, RTMIN+1
-  -SIGNAL                  the same; 0 sends nothing and only checks
-  -l, --list [N…]          list the names, or translate numbers and names
-  -L, --table              list the names and numbers in a table
-  --node NODE              the processes of this node, by number or name
-  --timeout DURATION       wait so long for each node (default 2s)`,
+A signal is a name or a number: KILL, SIGKILL, 9, RTMIN+1; 0 sends nothing and only
+checks. -SIGNAL and -n SIGNAL are the same as -s SIGNAL.`,
 		Example: `  ssi kill 70001
   ssi kill -9 70001 103400
   ssi kill -HUP --node 2 412
   ssi kill -- -70001`,
 		DisableFlagParsing: true,
 	}
+	// Parsed by killOptions; here for the manual.
+	f := cmd.Flags()
+	f.StringP("signal", "s", "TERM", "the `SIGNAL` to send")
+	f.BoolP("list", "l", false, "list the names, or translate the numbers and names that follow")
+	f.BoolP("table", "L", false, "list the names and numbers in a table")
+	f.String("node", "", "the processes of this `NODE`, by number or name")
+	f.Duration("timeout", 2*time.Second, "how long to wait for each node")
+	f.Bool("help", false, "help for kill")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var o killOptions
 		if err := o.parse(args); err != nil {

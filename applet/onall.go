@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -33,7 +34,7 @@ func (o *fanOptions) flags(cmd *cobra.Command) {
 	f.BoolVarP(&o.pin, "pin", "p", false, "the programs stay on their nodes")
 }
 
-const exitFan = "0 the program succeeded on every node\nN the highest of the exit statuses; 128+S is death by signal S\n255 a node could not be reached or died meanwhile, or there is none\n2 the command line makes no sense"
+const exitFan = "0 the program succeeded on every node\nN the highest of the exit statuses, and the last line of stderr says which nodes failed; 128+S is death by signal S\n255 a node could not be reached or died meanwhile, or there is none\n2 the command line makes no sense"
 
 func newOnAll(env *Env) *cobra.Command {
 	var opts fanOptions
@@ -43,7 +44,8 @@ func newOnAll(env *Env) *cobra.Command {
 		Long: `onall runs a program on every node that is UP, at the same time. Each line of
 output begins with the name of its node; lines of different nodes mix, but never
 within a line. Standard input is empty. The environment, directory and user are
-those of onnode.`,
+those of onnode. If the program failed anywhere, the last line of standard error
+names the nodes where it did, and how.`,
 		Example: `  onall uptime
   onall -j1 apt-get -y upgrade      one after the other
   onall --no-prefix cat /etc/machine-id | sort | uniq -c`,
@@ -124,11 +126,11 @@ func fan(ctx context.Context, env *Env, name string, opts fanOptions, argv []str
 		return &failed{status: statusNodeLost, err: err}
 	}
 
-	var mu sync.Mutex // guards the output streams and highest
-	highest := 0
+	var mu sync.Mutex // guards the output streams
+	ends := make([]end, len(nodes))
 	var g errgroup.Group
 	g.SetLimit(opts.jobs)
-	for _, n := range nodes {
+	for i, n := range nodes {
 		g.Go(func() error {
 			out := &lineWriter{mu: &mu, w: env.Stdout}
 			errs := &lineWriter{mu: &mu, w: env.Stderr}
@@ -145,20 +147,47 @@ func fan(ctx context.Context, env *Env, name string, opts fanOptions, argv []str
 			if err != nil && status == 0 {
 				status = statusNodeLost
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				fmt.Fprintf(env.Stderr, "%s: %s: %s\n", name, n.Name, message(err))
-			}
-			highest = max(highest, status)
+			ends[i] = end{n.Name, status, err}
 			return nil
 		})
 	}
 	_ = g.Wait()
-	if highest != 0 {
-		return StatusError(highest)
+	return reportEnds(env, name, ends)
+}
+
+// end is how the program ended on one node.
+type end struct {
+	node   string // its name
+	status int
+	err    error // why it did not run, or how it ended is not known
+}
+
+// reportEnds says in one line on which nodes the program failed, if it did, and
+// returns the highest status.
+func reportEnds(env *Env, name string, ends []end) error {
+	highest := 0
+	var failures []string
+	for _, e := range ends {
+		highest = max(highest, e.status)
+		if e.status != 0 {
+			failures = append(failures, e.node+" ("+e.cause()+")")
+		}
 	}
-	return nil
+	if highest == 0 {
+		return nil
+	}
+	fmt.Fprintf(env.Stderr, "%s: failed on %d of %d nodes: %s\n", name, len(failures), len(ends), strings.Join(failures, ", "))
+	return StatusError(highest)
+}
+
+func (e *end) cause() string {
+	switch sig := e.status - 128; {
+	case e.err != nil:
+		return message(e.err)
+	case sig > 0 && sig <= sigRTMax:
+		return "status " + strconv.Itoa(e.status) + ", signal " + signalName(sig)
+	}
+	return "status " + strconv.Itoa(e.status)
 }
 
 // maxLine is how many bytes of an unfinished line are held back.

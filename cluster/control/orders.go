@@ -8,6 +8,7 @@ import (
 
 	"ssi/cluster"
 	"ssi/cluster/member"
+	"ssi/cluster/registry"
 	"ssi/internal/api"
 	"ssi/internal/errno"
 	"ssi/internal/id"
@@ -51,10 +52,7 @@ func (c *Control) shutdown(ctx context.Context, call *api.Call) error {
 			_, err = c.Cluster.SetState(ctx, p.Node, member.Shutdown, cause(o))
 		}
 	case api.ActionCancel:
-		err = c.Cluster.Order(ctx, p.Node, nil)
-		if err == nil && node.State == member.Shutdown {
-			_, err = c.Cluster.SetState(ctx, p.Node, member.Up, "the shutdown was cancelled")
-		}
+		err = c.cancel(ctx, p.Node, node)
 	default:
 		err = errno.New(errno.Invalid, "shutdown", p.Node, "no action %q; there are %s, %s, %s and %s",
 			p.Action, api.ActionHalt, api.ActionPowerOff, api.ActionReboot, api.ActionCancel)
@@ -63,6 +61,31 @@ func (c *Control) shutdown(ctx context.Context, call *api.Call) error {
 		return err
 	}
 	return call.Reply(api.ShutdownReply{Node: p.Node, At: at})
+}
+
+// cancel withdraws the order that waits for this life of the node.
+func (c *Control) cancel(ctx context.Context, n id.Node, node member.Node) error {
+	view, err := c.Cluster.Registry().View(ctx)
+	if err != nil {
+		return err
+	}
+	if ord, err := orderFor(view, n); err != nil || ord.Life != node.Incarnation {
+		return errno.New(errno.NotFound, "shutdown", n, "no shutdown waits for its time")
+	}
+	if err := c.Cluster.Order(ctx, n, nil); err != nil || node.State != member.Shutdown {
+		return err
+	}
+	_, err = c.Cluster.SetState(ctx, n, member.Up, "the shutdown was cancelled")
+	return err
+}
+
+// orderFor is what the registry holds for a node, of whatever life.
+func orderFor(view registry.View, n id.Node) (ord order, err error) {
+	e, err := view.Get(cluster.OrderKey(n))
+	if err != nil {
+		return order{}, err
+	}
+	return ord, json.Unmarshal(e.Value, &ord)
 }
 
 // cause is what the transitions of a shutdown say.
@@ -127,13 +150,11 @@ func (o *Orders) Run(ctx context.Context) {
 // pending is the order that waits for this life of the node. One for an earlier
 // life, which the membership may still show, has been carried out.
 func (o *Orders) pending() (order, bool) {
-	e, err := o.Cluster.Registry().Stale().Get(cluster.OrderKey(o.Cluster.Self()))
+	ord, err := orderFor(o.Cluster.Registry().Stale(), o.Cluster.Self())
 	if err != nil {
-		return order{}, false
-	}
-	var ord order
-	if err := json.Unmarshal(e.Value, &ord); err != nil {
-		o.Log.Error("an order cannot be read", "key", e.Key, "err", err)
+		if !errno.Is(err, errno.NotFound) {
+			o.Log.Error("an order cannot be read", "op", "shutdown", "err", err)
+		}
 		return order{}, false
 	}
 	return ord, ord.Life == o.Cluster.Incarnation()

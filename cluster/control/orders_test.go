@@ -89,6 +89,9 @@ func TestShutdownNow(t *testing.T) {
 	if _, ok := (&Orders{Cluster: n.c, Log: slog.New(slog.DiscardHandler)}).pending(); ok {
 		t.Error("the order of the life before waits")
 	}
+	if _, err := ask[api.ShutdownReply](n, api.MethodClusterShutdown, api.ShutdownParams{Action: api.ActionCancel}); !errno.Is(err, errno.NotFound) {
+		t.Errorf("the order of the life before can be cancelled: %v", err)
+	}
 }
 
 func TestShutdownLater(t *testing.T) {
@@ -106,6 +109,15 @@ func TestShutdownLater(t *testing.T) {
 		t.Error("the order waits although it was cancelled")
 	}
 	e.none()
+	// What does not wait cannot be cancelled, and nothing is changed by trying.
+	if _, err := ask[api.ShutdownReply](n, api.MethodClusterShutdown, api.ShutdownParams{Action: api.ActionCancel}); !errno.Is(err, errno.NotFound) {
+		t.Errorf("cancelled twice: %v", err)
+	}
+	must[api.SetStateReply](n, api.MethodClusterSetState, api.SetStateParams{Node: 1, State: api.Shutdown, Cause: "drained"})
+	if _, err := ask[api.ShutdownReply](n, api.MethodClusterShutdown, api.ShutdownParams{Action: api.ActionCancel}); !errno.Is(err, errno.NotFound) {
+		t.Errorf("cancelled a drain: %v", err)
+	}
+	n.await("still drained", func(v *member.View) bool { return v.Get(1).State == member.Shutdown })
 	must[api.ShutdownReply](n, api.MethodClusterShutdown, api.ShutdownParams{Action: api.ActionPowerOff, Delay: 50 * time.Millisecond})
 	e.want("poweroff/shutdown (poweroff)")
 }
