@@ -3,15 +3,15 @@
 //
 // It mounts what every program expects, starts the roles spawn and node and
 // restarts each with back-off, reaps every process, keeps file descriptors for
-// the node role across its restarts, and ends the machine in order. On a
+// them across their restarts, and ends the machine in order. On a
 // machine that has another init it does the same as a subreaper, without
 // touching mounts, and ends by exiting.
 //
 // It is small so that it cannot fail: one goroutine, Run's, owns the state
 // (roles, shutdown) and is the only one that forks and reaps. watchChildren tells
 // it when there is something to reap, and ends with the process. Two more per
-// life of the node role move messages: link.read and link.report; link.close
-// waits for both. They share with Run only store and ring, each under a lock of
+// life of the node role move messages: link.read and link.report; one, link.read,
+// per life of another role; link.close waits for them. They share with Run only store and ring, each under a lock of
 // its own; neither lock is held while the other is taken or while anything blocks.
 //
 // Limits: keeper.MaxFiles kept files, keeper.MaxExits exit reports (older ones

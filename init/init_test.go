@@ -301,12 +301,12 @@ func TestRing(t *testing.T) {
 	for i := range keeper.MaxExits + over {
 		r.add(proc.Exit{PID: int32(i)})
 	}
-	got, dropped := r.take()
+	got, dropped, _ := r.take()
 	if len(got) != keeper.MaxExits || dropped != over || got[0].PID != over || got[len(got)-1].PID != keeper.MaxExits+over-1 {
 		t.Errorf("%d exits from %d to %d, %d dropped", len(got), got[0].PID, got[len(got)-1].PID, dropped)
 	}
 	r.add(proc.Exit{PID: 1})
-	if got, dropped = r.take(); len(got) != 1 || dropped != 0 {
+	if got, dropped, _ = r.take(); len(got) != 1 || dropped != 0 {
 		t.Errorf("then %d exits, %d dropped", len(got), dropped)
 	}
 }

@@ -24,24 +24,26 @@ type request struct {
 	ending keeper.Ending
 }
 
-// link is the connection to one life of the node role.
+// link is the connection to one life of the node role, or of a role that only
+// leaves files here and takes them again.
 type link struct {
 	conn     *net.UnixConn
 	log      *slog.Logger
 	store    *store
 	ring     *ring
-	requests chan<- request
+	requests chan<- request // nil: not the node role
 	stop     chan struct{}
 	wg       sync.WaitGroup
 }
 
-// newLink makes the connection and returns the node role's end of it.
+// newLink makes the connection and returns the role's end of it. A role without
+// requests gets no reports; the node role is told what it leaves here.
 func newLink(log *slog.Logger, s *store, r *ring, requests chan<- request) (*link, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "node"), os.NewFile(uintptr(fds[1]), "keeper")
+	ours, theirs := os.NewFile(uintptr(fds[0]), "role"), os.NewFile(uintptr(fds[1]), "keeper")
 	c, err := net.FileConn(ours)
 	_ = ours.Close()
 	if err != nil {
@@ -50,7 +52,9 @@ func newLink(log *slog.Logger, s *store, r *ring, requests chan<- request) (*lin
 	}
 	l := &link{conn: c.(*net.UnixConn), log: log, store: s, ring: r, requests: requests, stop: make(chan struct{})}
 	l.wg.Go(func() { l.safely("read", l.read) })
-	l.wg.Go(func() { l.safely("report", l.report) })
+	if requests != nil {
+		l.wg.Go(func() { l.safely("report", l.report) })
+	}
 	return l, theirs, nil
 }
 
@@ -65,7 +69,7 @@ func (l *link) safely(op string, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
 			l.log.Error("panic", "op", op, "err", p)
-			_ = l.conn.Close() // the node role notices, ends, and is started anew
+			_ = l.conn.Close() // the role notices, ends, and is started anew
 		}
 	}()
 	f()
@@ -81,7 +85,7 @@ func (l *link) read() {
 		}
 		if err := l.serve(buf[:n], files); err != nil {
 			if !errors.Is(err, net.ErrClosed) {
-				l.log.Error("answer to the node role", "op", "keeper", "err", err)
+				l.log.Error("answer to a role", "op", "keeper", "err", err)
 			}
 			_ = l.conn.Close()
 			return
@@ -100,14 +104,25 @@ func (l *link) serve(b []byte, files []*os.File) error {
 	case op == keeper.OpPut && len(files) == 1:
 		result = l.store.put(arg, files[0])
 		files = nil
+		if result == keeper.Done && l.requests == nil {
+			l.ring.tellKept()
+		}
 	case op == keeper.OpTake:
 		var err error
 		result = l.store.with(arg, func(fd int) { err = l.answer(keeper.Done, unix.UnixRights(fd)) })
 		if result == keeper.Done {
 			return err
 		}
+	case op == keeper.OpNext:
+		name := l.store.next(arg)
+		if name == "" {
+			return l.answer(keeper.NotKept, nil)
+		}
+		return l.send(append(keeper.Answer(keeper.Done), name...), nil)
 	case op == keeper.OpDrop:
 		l.store.drop(arg)
+	case l.requests == nil: // what follows only the node role may
+		result = keeper.BadRequest
 	case op == keeper.OpRespawn:
 		result = l.pass(request{op: op})
 	case op == keeper.OpEnd && len(arg) == 1 && arg[0] >= byte(keeper.Halt) && arg[0] <= byte(keeper.Reboot):
@@ -127,31 +142,39 @@ func (l *link) pass(r request) keeper.Result {
 }
 
 func (l *link) answer(r keeper.Result, rights []byte) error {
+	return l.send(keeper.Answer(r), rights)
+}
+
+func (l *link) send(packet, rights []byte) error {
 	ctx := time.AfterFunc(answerTime, func() { _ = l.conn.Close() }) // reports share the socket: no write deadline
 	defer ctx.Stop()
-	_, _, err := l.conn.WriteMsgUnix(keeper.Answer(r), rights, nil)
+	_, _, err := l.conn.WriteMsgUnix(packet, rights, nil)
 	return err
 }
 
-// report sends exit reports until the connection ends.
+// report sends exit reports, and that other roles left files, until the
+// connection ends.
 func (l *link) report() {
 	var buf []byte
 	for {
-		exits, dropped := l.ring.take()
+		exits, dropped, kept := l.ring.take()
 		if dropped > 0 {
 			l.log.Warn("exit reports dropped: the node role did not take them", "op", "report", "dropped", dropped)
+		}
+		if kept {
+			if _, err := l.conn.Write(keeper.Kept()); err != nil {
+				l.ring.put(exits) // for the next life, which looks for files anyway
+				return
+			}
 		}
 		for i, e := range exits {
 			buf = keeper.AppendExit(buf[:0], e)
 			if _, err := l.conn.Write(buf); err != nil {
-				for _, e := range exits[i:] { // for the next life
-					l.ring.add(e)
-				}
-				l.ring.release()
+				l.ring.put(exits[i:]) // for the next life
 				return
 			}
 		}
-		if len(exits) > 0 {
+		if len(exits) > 0 || kept {
 			continue // take tells the ring that they were sent
 		}
 		select {

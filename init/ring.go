@@ -17,6 +17,7 @@ type ring struct {
 	first   int         // the oldest, once len(exits) is keeper.MaxExits
 	taken   bool        // some are being sent
 	dropped uint64
+	kept    bool // another role left a file
 }
 
 func (r *ring) add(e proc.Exit) {
@@ -29,6 +30,18 @@ func (r *ring) add(e proc.Exit) {
 		r.dropped++
 	}
 	r.mu.Unlock()
+	r.wake()
+}
+
+// tellKept notes that another role left a file.
+func (r *ring) tellKept() {
+	r.mu.Lock()
+	r.kept = true
+	r.mu.Unlock()
+	r.wake()
+}
+
+func (r *ring) wake() {
 	select {
 	case r.more <- struct{}{}:
 	default:
@@ -44,23 +57,26 @@ func (r *ring) empty() bool {
 }
 
 // take removes all reports, oldest first, and tells how many were dropped since
-// the last call; those of the last call were sent.
-func (r *ring) take() (exits []proc.Exit, dropped uint64) {
+// the last call, and whether a file was left; those of the last call were sent.
+func (r *ring) take() (exits []proc.Exit, dropped uint64, kept bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	exits = append(append(exits, r.exits[r.first:]...), r.exits[:r.first]...)
-	dropped = r.dropped
-	r.first, r.dropped = 0, 0
+	dropped, kept = r.dropped, r.kept
+	r.first, r.dropped, r.kept = 0, 0, false
 	if cap(r.exits) > 64 {
 		r.exits = nil
 	}
 	r.exits = r.exits[:0]
 	r.taken = len(exits) > 0
-	return exits, dropped
+	return exits, dropped, kept
 }
 
-// release tells that nothing is being sent any more.
-func (r *ring) release() {
+// put brings back reports of the last take that were not sent.
+func (r *ring) put(exits []proc.Exit) {
+	for _, e := range exits {
+		r.add(e)
+	}
 	r.mu.Lock()
 	r.taken = false
 	r.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ssi/internal/keeper"
 	"ssi/internal/proc"
 )
 
@@ -31,34 +32,36 @@ type role struct {
 	delay   time.Duration
 	due     time.Time // when to start it, if pid is 0
 
-	// prepare gives descriptor 3 and variables for the next life, and what to
-	// do when that has ended; the descriptor is closed by start.
-	prepare func() (fd *os.File, env []string, end func(), err error)
+	// prepare gives the descriptors from 3 on and variables for the next life, and
+	// what to do when that has ended; the descriptors are closed by start.
+	prepare func() (files []*os.File, env []string, end func(), err error)
 	end     func()
 }
 
 // start runs the role. An error makes it due again later.
 func (r *role) start(exe string, now time.Time) error {
-	fd, env, end, err := r.prepare()
+	files, env, end, err := r.prepare()
 	if err != nil {
 		r.retry(now)
 		return fmt.Errorf("start role %s: %w", r.name, err)
 	}
+	defer keeper.CloseAll(files)
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		_ = fd.Close()
 		end()
 		r.retry(now)
 		return fmt.Errorf("start role %s: %w", r.name, err)
 	}
 	attr := &syscall.ProcAttr{
 		Env:   append(os.Environ(), env...),
-		Files: []uintptr{null.Fd(), 1, 2, fd.Fd()},
+		Files: []uintptr{null.Fd(), 1, 2},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	for _, f := range files {
+		attr.Files = append(attr.Files, f.Fd())
 	}
 	pid, err := syscall.ForkExec(exe, append([]string{"ssi"}, r.args...), attr)
 	_ = null.Close()
-	_ = fd.Close()
 	if err != nil {
 		end()
 		r.retry(now)

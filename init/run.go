@@ -55,6 +55,7 @@ type initd struct {
 	link     *link         // to the node role; nil: it does not run
 	spawn    *role
 	node     *role
+	roles    []*role       // all of them, in the order of their start
 	ending   keeper.Ending // not 0: the machine is being ended
 }
 
@@ -107,6 +108,7 @@ func newInitd(o Options) *initd {
 	}
 	d.spawn = &role{name: "spawn", args: o.Spawn, prepare: d.prepareSpawn}
 	d.node = &role{name: "node", args: o.Node, oomScore: -900, prepare: d.prepareNode}
+	d.roles = []*role{d.spawn, d.node}
 	return d
 }
 
@@ -199,20 +201,29 @@ func (d *initd) listen() error {
 	return err
 }
 
-func (d *initd) prepareSpawn() (*os.File, []string, func(), error) {
+// prepareSpawn gives the spawn role its socket, and a link by which it leaves
+// files here: the gate's listener must outlive it and the node role.
+func (d *initd) prepareSpawn() ([]*os.File, []string, func(), error) {
 	if d.listener == nil {
 		if err := d.listen(); err != nil {
 			return nil, nil, nil, err
 		}
 	}
+	l, theirs, err := newLink(d.log, d.store, d.ring, nil)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	fd, err := unix.FcntlInt(d.listener.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
+		_ = theirs.Close()
+		l.close()
 		return nil, nil, nil, fmt.Errorf("socket of the spawn role: %w", err)
 	}
-	return os.NewFile(uintptr(fd), "spawn"), []string{keeper.CgroupEnv + "=" + string(d.cgroup)}, func() {}, nil
+	env := []string{keeper.FDEnv + "=4", keeper.CgroupEnv + "=" + string(d.cgroup)}
+	return []*os.File{os.NewFile(uintptr(fd), "spawn"), theirs}, env, l.close, nil
 }
 
-func (d *initd) prepareNode() (*os.File, []string, func(), error) {
+func (d *initd) prepareNode() ([]*os.File, []string, func(), error) {
 	l, theirs, err := newLink(d.log, d.store, d.ring, d.requests)
 	if err != nil {
 		return nil, nil, nil, err
@@ -222,13 +233,13 @@ func (d *initd) prepareNode() (*os.File, []string, func(), error) {
 		d.link = nil
 		l.close()
 	}
-	return theirs, []string{keeper.FDEnv + "=3", keeper.CgroupEnv + "=" + string(d.cgroup)}, end, nil
+	return []*os.File{theirs}, []string{keeper.FDEnv + "=3", keeper.CgroupEnv + "=" + string(d.cgroup)}, end, nil
 }
 
 // startRoles starts what is due.
 func (d *initd) startRoles() {
 	now := time.Now()
-	for _, r := range []*role{d.spawn, d.node} {
+	for _, r := range d.roles {
 		if r.pid == 0 && !now.Before(r.due) {
 			if err := r.start(d.o.Exe, now); err != nil {
 				d.log.Error("role does not start", "op", r.name, "again_in", r.delay, "err", err)
@@ -245,7 +256,7 @@ func (d *initd) startRoles() {
 func (d *initd) step() {
 	d.startRoles()
 	wait := time.Hour
-	for _, r := range []*role{d.spawn, d.node} {
+	for _, r := range d.roles {
 		if r.pid == 0 {
 			wait = min(wait, time.Until(r.due))
 		}
@@ -321,7 +332,7 @@ func (d *initd) reap() (left bool) {
 }
 
 func (d *initd) roleOf(pid int) *role {
-	for _, r := range []*role{d.spawn, d.node} {
+	for _, r := range d.roles {
 		if r.pid == pid {
 			return r
 		}

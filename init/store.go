@@ -7,7 +7,7 @@ import (
 	"ssi/internal/keeper"
 )
 
-// store is the files kept for the node role, by name.
+// store is the files kept for the other roles, by name.
 type store struct {
 	mu    sync.Mutex
 	files map[string]*os.File
@@ -45,6 +45,19 @@ func (s *store) with(name string, f func(fd int)) keeper.Result {
 		return keeper.NotKept
 	}
 	return keeper.Done
+}
+
+// next is the first name after this one in the order of bytes, or "".
+func (s *store) next(after string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := ""
+	for name := range s.files {
+		if name > after && (first == "" || name < first) {
+			first = name
+		}
+	}
+	return first
 }
 
 func (s *store) drop(name string) {

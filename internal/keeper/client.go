@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,25 +23,27 @@ const requestTime = 5 * time.Second
 // ErrLost is the cause when PID 1 is not there (any more).
 var ErrLost = errors.New("the connection to PID 1 is lost")
 
-// Client is the node role's side of the connection. Its methods are safe for
+// Client is a role's side of the connection. Its methods are safe for
 // concurrent use.
 type Client struct {
 	conn    *net.UnixConn
 	log     *slog.Logger
 	answers chan answer
 	done    chan struct{} // closed when the reader has ended
+	kept    chan struct{} // of capacity 1: another role left a file
 
 	mu sync.Mutex // one request at a time
 }
 
 type answer struct {
 	result Result
+	text   string
 	files  []*os.File
 }
 
 // Open takes the connection that PID 1 gave to this process and calls onExit
 // for every process that PID 1 reaped, one at a time, in order; onExit must
-// not block. It removes the variable, so that children do not see it.
+// not block. Only the node role is told of exits. It removes the variable, so that children do not see it.
 func Open(log *slog.Logger, onExit func(proc.Exit)) (*Client, error) {
 	v, ok := os.LookupEnv(FDEnv)
 	if !ok {
@@ -67,7 +70,7 @@ func New(f *os.File, log *slog.Logger, onExit func(proc.Exit)) (*Client, error) 
 		_ = c.Close()
 		return nil, fmt.Errorf("connection to PID 1: not a unix socket")
 	}
-	k := &Client{conn: conn, log: log, answers: make(chan answer, 1), done: make(chan struct{})}
+	k := &Client{conn: conn, log: log, answers: make(chan answer, 1), done: make(chan struct{}), kept: make(chan struct{}, 1)}
 	go k.read(onExit)
 	return k, nil
 }
@@ -81,6 +84,9 @@ func (c *Client) Close() error {
 
 // Done is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Kept tells the node role, after it was opened, that another role left a file.
+func (c *Client) Kept() <-chan struct{} { return c.kept }
 
 func (c *Client) read(onExit func(proc.Exit)) {
 	defer close(c.done)
@@ -97,9 +103,15 @@ func (c *Client) read(onExit func(proc.Exit)) {
 		case buf[0] == tagExit && n == exitLen:
 			CloseAll(files)
 			onExit(decodeExit(buf))
-		case buf[0] == tagAnswer && n == 2:
+		case buf[0] == tagKept && n == 1:
+			CloseAll(files)
 			select {
-			case c.answers <- answer{Result(buf[1]), files}:
+			case c.kept <- struct{}{}:
+			default:
+			}
+		case buf[0] == tagAnswer && n >= 2:
+			select {
+			case c.answers <- answer{Result(buf[1]), string(buf[2:n]), files}:
 			default: // nobody asked
 				CloseAll(files)
 			}
@@ -112,30 +124,40 @@ func (c *Client) read(onExit func(proc.Exit)) {
 
 // ask sends one request and returns the file of the answer, if any.
 func (c *Client) ask(op Op, arg string, rights []byte) (*os.File, error) {
+	a, err := c.request(op, arg, rights)
+	if err != nil || len(a.files) == 0 {
+		return nil, err
+	}
+	CloseAll(a.files[1:])
+	return a.files[0], nil
+}
+
+// request sends one request and returns the answer; after an error that has no
+// files.
+func (c *Client) request(op Op, arg string, rights []byte) (answer, error) {
 	if len(arg) > MaxName {
-		return nil, fmt.Errorf("keeper: name of %d bytes, at most %d", len(arg), MaxName)
+		return answer{}, fmt.Errorf("keeper: name of %d bytes, at most %d", len(arg), MaxName)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_ = c.conn.SetWriteDeadline(time.Now().Add(requestTime))
 	if _, _, err := c.conn.WriteMsgUnix(append([]byte{byte(op)}, arg...), rights, nil); err != nil {
-		return nil, fmt.Errorf("keeper: %w: %w", ErrLost, err)
+		return answer{}, fmt.Errorf("keeper: %w: %w", ErrLost, err)
 	}
 	t := time.NewTimer(requestTime)
 	defer t.Stop()
 	select {
 	case a := <-c.answers:
-		if err := a.result.Err(); err != nil || len(a.files) == 0 {
+		if err := a.result.Err(); err != nil {
 			CloseAll(a.files)
-			return nil, err
+			return answer{}, err
 		}
-		CloseAll(a.files[1:])
-		return a.files[0], nil
+		return a, nil
 	case <-c.done:
-		return nil, fmt.Errorf("keeper: %w", ErrLost)
+		return answer{}, fmt.Errorf("keeper: %w", ErrLost)
 	case <-t.C:
 		_ = c.conn.Close() // a late answer would be taken for that of the next request
-		return nil, fmt.Errorf("keeper: no answer in %s: %w", requestTime, ErrLost)
+		return answer{}, fmt.Errorf("keeper: no answer in %s: %w", requestTime, ErrLost)
 	}
 }
 
@@ -159,6 +181,26 @@ func (c *Client) Take(name string) (*os.File, error) {
 		err = errors.New("keeper: PID 1 sent no file")
 	}
 	return f, err
+}
+
+// Names returns the names that begin with prefix and are kept, in order.
+func (c *Client) Names(prefix string) ([]string, error) {
+	var names []string
+	for after := prefix; len(names) < MaxFiles; {
+		a, err := c.request(OpNext, after, nil)
+		CloseAll(a.files)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return names, nil
+		case err != nil:
+			return names, err
+		case a.text <= after || !strings.HasPrefix(a.text, prefix):
+			return names, nil
+		}
+		names = append(names, a.text)
+		after = a.text
+	}
+	return names, nil
 }
 
 // Drop makes PID 1 close what it keeps under name; nothing kept is no error.

@@ -1,10 +1,11 @@
-// Package keeper is the connection between PID 1 and the node role: the
-// messages, and the node role's side of it.
+// Package keeper is the connection between PID 1 and the other roles: the
+// messages, and the roles' side of it.
 //
 // PID 1 keeps file descriptors under names, so that listening sockets outlive
-// a crash of the node role; it reports every process it reaped; and it ends
-// the machine in order when asked. The connection is one end of a socketpair
-// (SOCK_SEQPACKET) that PID 1 makes anew for each start of the node role and
+// a crash of the node role, and the gate's listeners that of spawn, too. To the
+// node role alone it reports every process it reaped, and that another role left
+// a file; and it ends the machine in order when the node role asks. The connection is one end of a socketpair
+// (SOCK_SEQPACKET) that PID 1 makes anew for each start of a role and
 // passes as the descriptor that FDEnv names, so a message can never come from a
 // stranger, and the end of either side is seen by the other.
 //
@@ -48,13 +49,15 @@ const (
 	MaxPacket = 256
 )
 
-// Op is what the node role asks of PID 1: the first byte of a request.
+// Op is what a role asks of PID 1: the first byte of a request.
 type Op byte
 
-// The requests. All but OpEnd and OpRespawn are followed by a name.
+// The requests. All but OpEnd and OpRespawn, which only the node role may make,
+// are followed by a name.
 const (
 	OpPut     Op = 'P' // keep the file that comes with it
 	OpTake    Op = 'T' // the answer brings the file
+	OpNext    Op = 'N' // the answer brings the first kept name after this one, in the order of bytes
 	OpDrop    Op = 'D'
 	OpEnd     Op = 'E' // followed by an Ending
 	OpRespawn Op = 'S' // kill the spawn role, which then starts anew
@@ -89,6 +92,7 @@ func (r Result) Err() error {
 const (
 	tagAnswer = 'a'
 	tagExit   = 'x'
+	tagKept   = 'k'
 )
 
 // Ending says what becomes of the machine.
@@ -116,6 +120,9 @@ func (e Ending) String() string {
 
 // Answer encodes an answer.
 func Answer(r Result) []byte { return []byte{tagAnswer, byte(r)} }
+
+// Kept encodes the message that a role other than node left a file.
+func Kept() []byte { return []byte{tagKept} }
 
 const exitLen = 1 + 4 + 4 + 3*8
 

@@ -51,6 +51,12 @@ func Run(log *slog.Logger) int {
 		log.Error("spawn role: no socket from PID 1 (only `ssi init` starts this role)", "op", "spawn", "err", err)
 		return 1
 	}
+	keep, err := keeper.Open(log, nil)
+	if err != nil {
+		log.Error("spawn role", "op", "keeper", "err", err)
+		return 1
+	}
+	defer func() { _ = keep.Close() }()
 	exe, err := os.Executable()
 	if err != nil {
 		exe = "/proc/self/exe"
