@@ -33,8 +33,8 @@ func newInit(env *Env) *cobra.Command {
 this machine, its first node. The node daemon of this machine takes them up by
 itself. Other machines join with a one-time token: see cluster token.
 
-A machine that is a node already is refused; --force forgets the old cluster,
-its keys included.`,
+A machine that is a node already is refused; --force forgets the old cluster:
+its files, the keys included, move to aside.TIME in the state directory.`,
 		Example: `  cluster init --name web
   cluster init --name web --addr 10.0.0.1:1985 --tokens 2 --tokens-out /root/tokens`,
 		Args: Args(0, 0),

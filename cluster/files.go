@@ -21,6 +21,7 @@ const (
 	filePeers    = "peers.json"    // the addresses known last
 	fileFounding = "founding.json" // what the first leader of a new cluster writes into the registry; secret
 	dirRaft      = "raft"          // the durable log of a voter
+	dirAside     = "aside"         // with a time after it: the files of a cluster that was to be forgotten
 
 	fileIncarnation = "incarnation" // in the directory that the machine forgets when it restarts
 )

@@ -30,7 +30,7 @@ type NewCluster struct {
 	Profile string
 	Addr    string // host:port where others reach this machine
 	Tokens  int    // one-time tokens to make with it, for the lowest other numbers in turn
-	Force   bool   // forget the cluster this machine belongs to: its files are put aside
+	Force   bool   // forget the cluster this machine belongs to: its files are put aside, in Dir
 }
 
 // Found makes this machine the first node of a new cluster, by writing its state
@@ -173,12 +173,38 @@ func refuseMember(dir string, force bool) error {
 		}
 		return errno.New(errno.Exists, "", 0, "this machine is node %d of cluster %q (%s); to forget that: --force", ident.Node, ident.Name, dir)
 	}
-	return os.Rename(dir, aside(dir))
+	return putAllAside(dir)
+}
+
+// putAllAside moves what is in the state directory into a new one inside it: the
+// directory itself may be a mount point. The identity goes last, so that what was
+// interrupted is found and can be repeated.
+func putAllAside(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	to := aside(filepath.Join(dir, dirAside))
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == fileCluster || strings.HasPrefix(e.Name(), dirAside+".") {
+			continue
+		}
+		if err := os.Rename(filepath.Join(dir, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(filepath.Join(dir, fileCluster), filepath.Join(to, fileCluster)); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(to), syncDir(dir))
 }
 
 // aside is a name beside path that is not in use.
 func aside(path string) string {
-	return fmt.Sprintf("%s.%s", path, time.Now().Format("20060102-150405.000"))
+	return fmt.Sprintf("%s.%s", path, time.Now().Format("20060102-150405.000000"))
 }
 
 // PutAside moves the durable log of this node out of the way, so that the node

@@ -64,12 +64,26 @@ func TestFound(t *testing.T) {
 	if err != nil || again.ID == ident.ID {
 		t.Errorf("forced: %+v, %v", again, err)
 	}
-	old, err := filepath.Glob(dir + ".*")
+	old, err := filepath.Glob(filepath.Join(dir, dirAside+".*"))
 	if err != nil || len(old) != 1 {
 		t.Fatalf("put aside: %v, %v", old, err)
 	}
 	if got, err := ReadIdentity(old[0]); err != nil || got.ID != ident.ID {
 		t.Errorf("put aside: %+v, %v", got, err)
+	}
+	// What a first try left half done is no obstacle, and what was put aside stays.
+	if err := os.Rename(filepath.Join(dir, fileFounding), filepath.Join(old[0], "moved-before")); err != nil {
+		t.Fatal(err)
+	}
+	third, _, err := Found(good)
+	if err != nil || third.ID == again.ID {
+		t.Errorf("forced again: %+v, %v", third, err)
+	}
+	if got, err := ReadIdentity(old[0]); err != nil || got.ID != ident.ID {
+		t.Errorf("put aside first: %+v, %v", got, err)
+	}
+	if all, err := filepath.Glob(filepath.Join(dir, dirAside+".*")); err != nil || len(all) != 2 {
+		t.Errorf("put aside: %v, %v", all, err)
 	}
 }
 

@@ -25,6 +25,12 @@ func TestSecondCluster(t *testing.T) {
 	c.state(1, 3, api.Down)
 	c.awaitLog(3, "peer=10.85.0.1", "refuses this node")
 
+	// The state directory may be a mount point.
+	if out := c.do(1, "unshare", "-m", "sh", "-c", `mount -t tmpfs none /var/lib/ssi && cluster init --name a >/dev/null &&
+		cluster init --name b --force && ls /var/lib/ssi/aside.*/cluster.json`); !strings.Contains(out, "node 1 of cluster b") {
+		t.Errorf("cluster init --force at a mount point said %q", out)
+	}
+
 	c.do(3, "clreg", "put", "/whose", "second")
 	for n, want := range map[int]string{1: "first\n", 2: "first\n", 3: "second\n"} {
 		if got := c.do(id.Node(n), "clreg", "get", "/whose"); got != want {
