@@ -156,8 +156,6 @@ func TestTarget(t *testing.T) {
 		{IoprioGet, [6]uint64{0, 99}, Target{}},
 		{Ptrace, [6]uint64{16, 99}, Target{OfProcess, 99}},
 		{PidfdSendSignal, [6]uint64{3}, Target{Kind: ByFile}},
-		{Waitid, [6]uint64{1, 99}, Target{OfProcess, 99}},
-		{Waitid, [6]uint64{2, 99}, Target{Kind: Self}},
 		{ClusternodeNum, [6]uint64{}, Target{Kind: Cluster}},
 		{None, [6]uint64{}, Target{}},
 	} {

@@ -39,8 +39,6 @@ const (
 	MovePages
 	MigratePages
 	GetRobustList
-	Wait4
-	Waitid
 	SsiInfo
 	ClusternodeNum
 	ClusternodeAvail

@@ -12,16 +12,13 @@ const (
 	Process Class = iota + 1
 	// Group: as Process, and 0, the caller's own group.
 	Group
-	// Positive: the argument PID is foreign and not negative: what -1, 0 and
-	// groups mean stays the kernel's.
+	// Positive: the argument PID is foreign and not negative.
 	Positive
 	// Pair: PID or PID2 is foreign.
 	Pair
 	// Which: argument 0 (Which) is not the table's Self, or it is and PID is
 	// foreign: setpriority(2), ioprio_set(2).
 	Which
-	// WaitID: argument 0 is P_PID and argument 1 is foreign: waitid(2).
-	WaitID
 	// Always: every call.
 	Always
 )
@@ -80,7 +77,8 @@ const SiginfoSize = 128
 const maxMask = 1024
 
 // Numbers: arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl. Arguments:
-// the manual page of each call.
+// the manual page of each call. Not here are the calls of the wait(2) family: who
+// has a child elsewhere has something native here to wait for.
 var table = [...]Call{
 	{Nr: Kill, Name: "kill", X64: 62, I386: 37, Class: Group},
 	{Nr: Tkill, Name: "tkill", X64: 200, I386: 238, Class: Process},
@@ -128,9 +126,6 @@ var table = [...]Call{
 	{Nr: MovePages, Name: "move_pages", X64: 279, I386: 317, Class: Process},
 	{Nr: MigratePages, Name: "migrate_pages", X64: 256, I386: 294, Class: Process},
 	{Nr: GetRobustList, Name: "get_robust_list", X64: 274, I386: 312, Class: Process},
-	{Nr: Wait4, Name: "wait4", X64: 61, I386: 114, Class: Positive},
-	{Nr: Wait4, Name: "waitpid", X64: -1, I386: 7, Class: Positive},
-	{Nr: Waitid, Name: "waitid", X64: 247, I386: 284, Class: WaitID, PID: 1},
 	{Nr: SsiInfo, Name: "ssi_info", X64: ClusterBase, I386: ClusterBase, Class: Always,
 		Mem: [2]Memory{{Arg: 0, Dir: Out, Size: 1, SizeArg: 1}}},
 	{Nr: ClusternodeNum, Name: "clusternode_num", X64: ClusterBase + 1, I386: ClusterBase + 1, Class: Always},

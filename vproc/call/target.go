@@ -45,8 +45,6 @@ func (r *Request) Target() Target {
 		return killTarget(v, &r.Caller)
 	case row.Class == Which:
 		return r.whichTarget(&row, v)
-	case row.Class == WaitID && r.Int(0) != pPID:
-		return Target{Kind: Self} // its own children
 	case v == 0:
 		return Target{Kind: Self}
 	case v < 0:
@@ -54,9 +52,6 @@ func (r *Request) Target() Target {
 	}
 	return Target{OfProcess, v}
 }
-
-// pPID is P_PID of waitid(2).
-const pPID = 1
 
 func killTarget(v int64, c *Caller) Target {
 	switch {
