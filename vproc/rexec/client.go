@@ -30,7 +30,8 @@ const (
 
 // Options say what to run where.
 type Options struct {
-	Node   id.Node   // where; 0 is this node
+	Socket string    // of the node daemon that is asked; empty: this machine's, see api.Dial
+	Node   id.Node   // where; 0 is the node of that daemon
 	Argv   []string  // the command and its arguments
 	Env    []string  // nil: this process's
 	Dir    string    // empty: this process's
@@ -99,7 +100,11 @@ func open(ctx context.Context, o *Options) (*caller, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	client, err := api.Dial(ctx)
+	dial := api.Dial
+	if o.Socket != "" {
+		dial = func(ctx context.Context) (*api.Client, error) { return api.DialPath(ctx, o.Socket) }
+	}
+	client, err := dial(ctx)
 	if err != nil {
 		return nil, err
 	}
