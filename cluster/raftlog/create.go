@@ -224,26 +224,3 @@ func (l *Log) replace(recovery uint64, edit func(State) (State, error)) error {
 	}
 	return nil
 }
-
-// Rewrite makes the log of a stopped node one of a cluster with other voters,
-// for `ssi cluster force`. Every entry stays, also those of which the node does
-// not know whether they were committed: they may have been acknowledged. But
-// changes of the configuration among them become empty entries, they would
-// bring the old voters back.
-func Rewrite(dir string, conf *pb.ConfState, recovery uint64, logger *slog.Logger) error {
-	return Replace(dir, recovery, func(st State) (State, error) {
-		meta := st.Snapshot.GetMetadata()
-		st.Snapshot = &pb.Snapshot{Data: st.Snapshot.GetData(), Metadata: &pb.SnapshotMetadata{
-			ConfState: conf, Index: new(meta.GetIndex()), Term: new(meta.GetTerm()),
-		}}
-		entries := make([]*pb.Entry, len(st.Entries))
-		for i, e := range st.Entries {
-			if e.GetType() != pb.EntryNormal {
-				e = &pb.Entry{Type: pb.EntryNormal.Enum(), Index: new(e.GetIndex()), Term: new(e.GetTerm())}
-			}
-			entries[i] = e
-		}
-		st.Entries = entries
-		return st, nil
-	}, logger)
-}

@@ -30,7 +30,7 @@ func (e *DamagedError) Error() string {
 	if e.Err != nil {
 		why += ": " + e.Err.Error()
 	}
-	return fmt.Sprintf("raft log %s is damaged: %s%s; this node refuses to start with a damaged log: move %s away and let the node rejoin (ssi cluster rejoin), the other voters hold the data",
+	return fmt.Sprintf("raft log %s is damaged: %s%s; this node refuses to start with a damaged log: if the cluster has other voters they hold the data: move %s away and let the node rejoin (ssi cluster rejoin); if this was its only voter, restore that directory from a backup",
 		e.Dir, at, why, e.Dir)
 }
 

@@ -389,7 +389,25 @@ func TestRaft(t *testing.T) {
 	}
 }
 
-func TestRewrite(t *testing.T) {
+// withVoters is an edit for Replace: other voters, and the same term and entries
+// but for changes of the voters.
+func withVoters(voters ...uint64) func(State) (State, error) {
+	return func(st State) (State, error) {
+		meta := st.Snapshot.GetMetadata()
+		st.Snapshot = &pb.Snapshot{Data: st.Snapshot.GetData(), Metadata: &pb.SnapshotMetadata{
+			ConfState: &pb.ConfState{Voters: voters}, Index: new(meta.GetIndex()), Term: new(meta.GetTerm()),
+		}}
+		st.Entries = slices.Clone(st.Entries)
+		for i, e := range st.Entries {
+			if e.GetType() != pb.EntryNormal {
+				st.Entries[i] = &pb.Entry{Type: pb.EntryNormal.Enum(), Index: new(e.GetIndex()), Term: new(e.GetTerm())}
+			}
+		}
+		return st, nil
+	}
+}
+
+func TestReplace(t *testing.T) {
 	for _, base := range []uint64{0, 1} {
 		dir := memDir(t)
 		var first *pb.Snapshot
@@ -400,14 +418,14 @@ func TestRewrite(t *testing.T) {
 		entries := entriesOf(base+1, 5, 1, 20)
 		entries[1].Type = pb.EntryConfChangeV2.Enum()
 		save(t, l, hard(1, 9, base+2), entries, nil)
-		if err := Rewrite(dir, &pb.ConfState{Voters: []uint64{77}}, 512, nil); !errors.Is(err, unix.EBUSY) {
-			t.Fatalf("rewrite of a log in use: %v", err)
+		if err := Replace(dir, 512, withVoters(77), nil); !errors.Is(err, unix.EBUSY) {
+			t.Fatalf("a log in use is replaced: %v", err)
 		}
 		crash(l)
-		if err := Rewrite(dir, &pb.ConfState{Voters: []uint64{77}}, testID.Recovery, nil); err == nil {
+		if err := Replace(dir, testID.Recovery, withVoters(77), nil); err == nil {
 			t.Error("the same generation was accepted")
 		}
-		if err := Rewrite(dir, &pb.ConfState{Voters: []uint64{77}}, 512, nil); err != nil {
+		if err := Replace(dir, 512, withVoters(77), nil); err != nil {
 			t.Fatal(err)
 		}
 		l, err := Open(dir, Identity{Recovery: 512, RaftID: testID.RaftID}, nil)
@@ -430,14 +448,14 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
-// TestRewriteCrash opens what a crash in Rewrite leaves: the old log or the new.
-func TestRewriteCrash(t *testing.T) {
+// TestReplaceCrash opens what a crash in Replace leaves: the old log or the new.
+func TestReplaceCrash(t *testing.T) {
 	dir := memDir(t)
 	l := createWith(t, dir, smallDisk(), nil)
 	save(t, l, hard(1, 1, 1), entriesOf(1, 2, 1, 9), nil)
 	crash(l)
 	before := files(t, dir)
-	if err := Rewrite(dir, &pb.ConfState{Voters: []uint64{5}}, 300, nil); err != nil {
+	if err := Replace(dir, 300, withVoters(5), nil); err != nil {
 		t.Fatal(err)
 	}
 	both := clone(before)
