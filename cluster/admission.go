@@ -29,6 +29,18 @@ type number struct {
 // of the cluster can do it.
 type joinService struct{ c *Cluster }
 
+// Ready is why nobody can be admitted now.
+func (j *joinService) Ready(ctx context.Context) error {
+	view, err := j.c.Registry().View(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := view.Get(keyCAKey); err != nil {
+		return errno.New(errno.Unavailable, "join", j.c.self, "the cluster is being founded; try again")
+	}
+	return nil
+}
+
 // VerifyToken looks, during the handshake, whether a token is outstanding.
 func (j *joinService) VerifyToken(ctx context.Context, cert *x509.Certificate) ([32]byte, error) {
 	return j.server(nil).VerifyToken(ctx, cert)
@@ -71,9 +83,6 @@ func (j *joinService) token(ctx context.Context, hash pki.TokenHash) (mod uint64
 	view, err := j.c.Registry().View(ctx)
 	if err != nil {
 		return 0, rec, err
-	}
-	if _, err := view.Get(keyCAKey); err != nil {
-		return 0, rec, errno.New(errno.Unavailable, "join", j.c.self, "the cluster is being founded; try again")
 	}
 	e, err := view.Get(keyToken(hash))
 	if err != nil {

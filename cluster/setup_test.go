@@ -11,6 +11,7 @@ import (
 	"ssi/cluster/core"
 	"ssi/cluster/member"
 	"ssi/cluster/pki"
+	"ssi/cluster/registry"
 	"ssi/internal/errno"
 	"ssi/internal/id"
 )
@@ -118,6 +119,35 @@ func TestJoinRequests(t *testing.T) {
 		if exists(filepath.Join(test.r.Dir, fileCluster)) {
 			t.Errorf("%s: it is a node now", test.want)
 		}
+	}
+}
+
+// TestJoinWhileFounding: the token of who comes before the new cluster has its
+// secrets is not blamed, and is good afterwards.
+func TestJoinWhileFounding(t *testing.T) {
+	t.Parallel()
+	m, tokens := found(t, "fast", 1)
+	m.founded()
+	reg := m.c.Registry()
+	view, err := reg.View(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := view.Get(keyCAKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reg.Txn(t.Context(), true, nil, registry.DeleteOp(keyCAKey)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admit(t, tokens[0], m.addr); !errno.Is(err, errno.Unavailable) || !strings.Contains(err.Error(), "is being founded") || !strings.Contains(err.Error(), "still good, try again") {
+		t.Errorf("while the cluster is founded: %v", err)
+	}
+	if _, err := reg.Put(t.Context(), true, keyCAKey, key.Value, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admit(t, tokens[0], m.addr); err != nil {
+		t.Errorf("after that: %v", err)
 	}
 }
 

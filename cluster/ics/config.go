@@ -25,6 +25,9 @@ type Credentials interface {
 
 // JoinHandler serves machines that have no certificate yet but a token.
 type JoinHandler interface {
+	// Ready is why nobody can be admitted at the moment, whatever the token. It is
+	// called when a handshake begins, and must end with ctx.
+	Ready(ctx context.Context) error
 	// VerifyToken decides during the handshake about the self-signed
 	// certificate of a token's key; it returns the token's name.
 	VerifyToken(ctx context.Context, cert *x509.Certificate) ([32]byte, error)

@@ -192,6 +192,8 @@ func TestRefusalsAreBounded(t *testing.T) {
 // joinFake lets in the holders of any certificate whose name is "token".
 type joinFake struct{ served chan [32]byte }
 
+func (j joinFake) Ready(context.Context) error { return nil }
+
 func (j joinFake) VerifyToken(_ context.Context, cert *x509.Certificate) ([32]byte, error) {
 	if cert.Subject.CommonName != "node-77" {
 		return [32]byte{}, errors.New("no such token")

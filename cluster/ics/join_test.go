@@ -20,6 +20,8 @@ type oneToken struct {
 	rec  pki.TokenRecord
 }
 
+func (o *oneToken) Ready(context.Context) error { return nil }
+
 func (o *oneToken) Lookup(_ context.Context, hash pki.TokenHash) (pki.TokenRecord, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -26,8 +26,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds every wait of the tests; nothing here takes that long.
-const patience = 20 * time.Second
+// patience bounds every wait of the tests, those of the transports too: only a
+// machine that is very busy takes so long.
+const patience = 60 * time.Second
 
 // testNet is a cluster of transports on loopback.
 type testNet struct {
@@ -112,6 +113,7 @@ func (tn *testNet) startWith(n id.Node, change func(*Config), join func(*slog.Lo
 	cfg := Config{
 		Self: n, Incarnation: inc, Credentials: pki.NewCredentials(tn.material(n), tn.isRevoked),
 		Log: slog.New(slog.NewTextHandler(node.log, nil)), Control: []string{"test.Control/", "control"},
+		Limits: Limits{Handshake: patience, DialTimeout: patience, CallTimeout: patience, MessageTimeout: patience},
 	}
 	if change != nil {
 		change(&cfg)

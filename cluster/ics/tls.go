@@ -50,6 +50,11 @@ func (t *Transport) serverTLS(ctx context.Context, who *accepted) *tls.Config {
 				if !slices.Contains(chi.SupportedProtos, proto) || proto == protoJoin && t.join == nil {
 					continue
 				}
+				if proto == protoJoin { // here, because later the other side could not tell it from a bad token
+					if err := t.join.Ready(ctx); err != nil {
+						return nil, fmt.Errorf("nobody can join now: %w", err)
+					}
+				}
 				cfg := t.baseTLS(proto)
 				cfg.ClientAuth = tls.RequireAnyClientCert
 				cfg.VerifyConnection = func(cs tls.ConnectionState) error {

@@ -95,6 +95,9 @@ func (j *Join) talk(ctx context.Context, raw net.Conn, addr string) (*Joined, er
 		},
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
+		if ca == nil && fromPeer(err) { // before it saw the token; see JoinServer.Ready
+			return nil, errno.New(errno.Unavailable, "join", 0, "%s can admit nobody at the moment: its cluster is being founded, or cannot decide (the reason is in the log there); the token is still good, try again", addr)
+		}
 		if errors.Is(err, errPin) || ca != nil {
 			return nil, errno.New(errno.Permission, "join", 0, "%s is not of the token's cluster: %w", addr, err)
 		}
@@ -102,8 +105,7 @@ func (j *Join) talk(ctx context.Context, raw net.Conn, addr string) (*Joined, er
 	}
 	reply, err := j.ask(conn)
 	if err != nil {
-		var alert *net.OpError // crypto/tls reports the other side's alerts so
-		if errors.As(err, &alert) && alert.Op == "remote error" {
+		if fromPeer(err) {
 			why := "it is used, expired or withdrawn (the reason is in the log there)"
 			if now := j.now(); now.After(j.Token.Expiry) {
 				why = fmt.Sprintf("it expired %s, by this machine's clock (%s)", stamp(j.Token.Expiry), stamp(now))
@@ -116,6 +118,13 @@ func (j *Join) talk(ctx context.Context, raw net.Conn, addr string) (*Joined, er
 		return nil, errno.New(reply.Kind, "join", 0, "%s refused: %s", addr, reply.Refusal)
 	}
 	return j.accept(ca, reply)
+}
+
+// fromPeer reports whether err is an alert of the other side, as crypto/tls tells
+// of them.
+func fromPeer(err error) bool {
+	var alert *net.OpError
+	return errors.As(err, &alert) && alert.Op == "remote error"
 }
 
 // ask sends the request and reads the reply. In TLS 1.3 a client learns only

@@ -62,6 +62,10 @@ type Grant struct {
 // Authority is the cluster's book of tokens and node numbers, kept in its
 // replicated state.
 type Authority interface {
+	// Ready is why no token can be judged at the moment. It is called when a
+	// handshake begins and must end with ctx.
+	Ready(ctx context.Context) error
+
 	// Lookup finds a token; errno.NotFound if the cluster gave out no such one.
 	// It is called during handshakes and must end with ctx.
 	Lookup(ctx context.Context, hash TokenHash) (TokenRecord, error)
@@ -93,6 +97,10 @@ func (s *JoinServer) now() time.Time {
 	}
 	return time.Now()
 }
+
+// Ready is why nobody can be admitted at the moment. A joiner whose handshake
+// fails for that reason at its beginning knows that it is not for its token.
+func (s *JoinServer) Ready(ctx context.Context) error { return s.Authority.Ready(ctx) }
 
 // VerifyToken decides in the TLS handshake whether the certificate is that of
 // an outstanding token. Its error is for the log of this node only.

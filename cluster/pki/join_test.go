@@ -22,7 +22,14 @@ type book struct {
 	mu     sync.Mutex
 	tokens map[TokenHash]TokenRecord
 	next   id.Node
+	closed error // why nobody is admitted
 	now    func() time.Time
+}
+
+func (b *book) Ready(context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closed
 }
 
 func (b *book) Lookup(_ context.Context, hash TokenHash) (TokenRecord, error) {
@@ -108,6 +115,7 @@ func (j *joinNet) serve(server *JoinServer, m Material, raw net.Conn) {
 	var hash [32]byte
 	conn := tls.Server(raw, &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{ALPN}, Certificates: []tls.Certificate{*m.TLS()}, ClientAuth: tls.RequireAnyClientCert,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, server.Ready(context.Background()) },
 		VerifyConnection: func(cs tls.ConnectionState) (err error) {
 			hash, err = server.VerifyToken(context.Background(), cs.PeerCertificates[0])
 			if err != nil {
@@ -129,6 +137,8 @@ type cutter struct {
 	*joinNet
 	raw net.Conn
 }
+
+func (c cutter) Ready(ctx context.Context) error { return c.book.Ready(ctx) }
 
 func (c cutter) Lookup(ctx context.Context, h TokenHash) (TokenRecord, error) {
 	return c.book.Lookup(ctx, h)
@@ -191,6 +201,11 @@ func TestJoin(t *testing.T) {
 	j.off.Store(int64(RetryWindow + time.Second))
 	_, err = j.join(tok, key)
 	wantRefusal(t, err, errno.Permission, "used, expired or withdrawn")
+	j.book.mu.Lock()
+	j.book.closed = errno.New(errno.Unavailable, "join", 1, "the cluster is being founded")
+	j.book.mu.Unlock()
+	_, err = j.join(j.token(0, time.Hour), newKey(t))
+	wantRefusal(t, err, errno.Unavailable, "being founded")
 	if !strings.Contains(j.log(), "already used") {
 		t.Fatalf("log: %s", j.log())
 	}
