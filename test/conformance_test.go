@@ -1,0 +1,146 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/lab"
+)
+
+// A conformance program prints facts about processes it started, see
+// testdata/conformance/conform.h: on one plain Linux machine, which is the
+// oracle, and on a cluster whose other node has those processes.
+type conformance struct {
+	name   string
+	facts  int  // it tells at least as many
+	across bool // the facts are the same across nodes
+}
+
+func conformances() []conformance {
+	return []conformance{
+		{name: "kill", facts: 65},
+		{name: "killpg", facts: 30},
+		{name: "killall", facts: 12},
+		{name: "sigqueue", facts: 30},
+		{name: "tkill", facts: 24},
+		{name: "pidfd", facts: 34},
+		{name: "priority", facts: 40},
+		{name: "scheduling", facts: 34},
+		{name: "affinity", facts: 20},
+		{name: "limits", facts: 22},
+		{name: "ioprio", facts: 21},
+		{name: "ids", facts: 40},
+		{name: "waits", facts: 40},
+		{name: "session", facts: 28},
+		{name: "orphan", facts: 17},
+		{name: "procfs", facts: 140},
+	}
+}
+
+// conformancePatience is more than the alarm that ends each program.
+const conformancePatience = 2 * time.Minute
+
+// TestConformance runs each program on plain Linux, twice, because a fact that
+// is not the same each time is none, and on the cluster.
+func TestConformance(t *testing.T) {
+	dir := buildConformance(t)
+	var c *cluster
+	for _, p := range conformances() {
+		if p.across && c == nil {
+			c = start(t, 2, func(o *lab.Options) { o.Share = append(o.Share, dir) })
+		}
+		t.Run(p.name, func(t *testing.T) {
+			path := filepath.Join(dir, p.name)
+			want := plainLinux(t, path)
+			lines := strings.Split(strings.TrimSuffix(want, "\n"), "\n")
+			if len(lines)-1 < p.facts || lines[len(lines)-1] != "end" {
+				t.Fatalf("it should tell %d facts and then \"end\":\n%s", p.facts, want)
+			}
+			compare(t, "plain Linux", lines, plainLinux(t, path))
+			if !p.across {
+				return
+			}
+			c := &cluster{c.Lab, t}
+			got := c.run(1, "", "env", "ONNODE=onnode 2", path)
+			compare(t, "the cluster", lines, got.stdout)
+			if got.status != 0 || got.stderr != "" {
+				t.Errorf("the cluster: status %d, stderr %q", got.status, got.stderr)
+			}
+		})
+	}
+}
+
+// compare says which lines are not those of the oracle.
+func compare(t *testing.T, where string, want []string, output string) {
+	t.Helper()
+	got := strings.Split(strings.TrimSuffix(output, "\n"), "\n")
+	for i := range max(len(want), len(got)) {
+		var w, g string
+		if i < len(want) {
+			w = want[i]
+		}
+		if i < len(got) {
+			g = got[i]
+		}
+		if w != g {
+			t.Errorf("%s, line %d: %q, the oracle says %q", where, i+1, g, w)
+		}
+	}
+}
+
+// plainLinux runs a program in a PID and a mount namespace of its own, where a
+// shell is PID 1, and returns its output.
+func plainLinux(t *testing.T, path string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), conformancePatience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", `mount -t proc proc /proc && "$0"; exit $?`, path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || stderr.String() != "" {
+		t.Fatalf("plain Linux: %v, stderr %q\n%s", err, stderr.String(), out)
+	}
+	return string(out)
+}
+
+// buildConformance compiles the programs into a directory that every user may
+// enter.
+func buildConformance(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sources, err := filepath.Glob("../testdata/conformance/*.c")
+	if err != nil || len(sources) != len(conformances())+1 {
+		t.Fatalf("%d programs in testdata/conformance (%v), %d in the table", len(sources)-1, err, len(conformances()))
+	}
+	for _, src := range sources {
+		compile(t, filepath.Join(dir, strings.TrimSuffix(filepath.Base(src), ".c")), src)
+	}
+	return dir
+}
+
+// compile makes a static program of a C file.
+func compile(t *testing.T, out string, src string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	args = append([]string{"-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-static", "-pthread", "-o", out, src}, args...)
+	if msg, err := exec.CommandContext(ctx, "gcc", args...).CombinedOutput(); err != nil {
+		t.Fatal(fmt.Errorf("%s: %w\n%s", src, err, msg))
+	}
+}
