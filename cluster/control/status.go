@@ -60,9 +60,11 @@ func (c *Control) snapshot() *api.ClusterStatus {
 		switch {
 		case n.Info.Witness:
 			info.Role = api.RoleWitness
-			if !slices.Contains(st.Voters, n.Node) {
+			if !slices.Contains(st.Voters, n.Node) || slices.Contains(st.Lost, n.Node) {
 				info.Phase = "does not vote yet"
 			}
+		case slices.Contains(st.Lost, n.Node):
+			info.Role, info.Phase = api.RoleLearner, "lost its copy of the cluster's state, gets a new one in order to vote again"
 		case slices.Contains(st.Learners, n.Node):
 			info.Role, info.Phase = api.RoleLearner, "catching up in order to vote"
 		case slices.Contains(st.Voters, n.Node):

@@ -58,10 +58,11 @@ type Core struct {
 	helloLast  time.Duration
 	missed     int // hellos since the last answer of a leader
 	contactPos int
-	hint       id.Node              // who leads, as another node said
-	met        [id.MaxNode + 1]bool // nodes that sent something: they can be asked
+	hint       id.Node                       // who leads, as another node said
+	met        [id.MaxNode + 1]time.Duration // when a node sent something last: then it can be asked; 0: never
 	serveUntil time.Duration
-	leaderless time.Duration // since when no leader is known
+	leaderless time.Duration   // since when no leader is known
+	lost       map[uint64]bool // raft IDs of the configuration whose log is lost, see lost.go
 
 	leaving    bool
 	leaveCause string
@@ -103,7 +104,7 @@ func New(cfg Config, app Machine) (*Core, error) {
 		cfg: cfg, t: cfg.Timing, inc: cfg.Incarnation, recovery: cfg.Recovery,
 		rng:   rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.Self))),
 		rep:   newReplica(app),
-		xfers: map[id.Node]*xfer{}, open: map[id.Node]*openMsg{}, said: map[string]time.Duration{},
+		xfers: map[id.Node]*xfer{}, open: map[id.Node]*openMsg{}, said: map[string]time.Duration{}, lost: map[uint64]bool{},
 	}
 	c.rep.noDedupe = cfg.faults.noDedupe
 	if cfg.Storage == nil {
@@ -207,9 +208,10 @@ func (c *Core) clock(now time.Duration) {
 		return
 	}
 	// A process that was stopped must not take its own sleep for the silence of
-	// the leader. (Leases this node holds do count the time.)
+	// the leader, or of everyone. (Leases this node holds do count the time.)
 	if late, most := now-max(c.now, c.wakeAt), 2*c.t.Heartbeat; late > most {
 		c.campaignAt += late - most
+		c.leaderless += late - most
 	}
 	c.now = now
 }
@@ -369,6 +371,7 @@ func (c *Core) loseLeader() {
 func (c *Core) forcedOut(recovery uint64) {
 	c.notice("the operator forced the cluster on without this node (recovery %d, here %d): its state is void and it joins anew", recovery, c.recovery)
 	c.recovery, c.void = recovery, true
+	clear(c.lost)
 	c.leaveRaft()
 	c.loseLeader()
 	c.newLife(c.inc+1, "the cluster was forced on without it")

@@ -32,7 +32,6 @@ type leader struct {
 	heard     map[id.Node]time.Duration // last hello
 	renewed   map[id.Node]time.Duration // last hello of the life that is a member
 	condemned map[id.Node]condemned
-	lost      map[uint64]bool // raft IDs whose log is lost, as their own node says
 	asked     map[string]time.Duration
 	process   map[id.Node]process // that said hello last
 	feeds     []*feed             // by node
@@ -61,7 +60,7 @@ func newLeader(term uint64, now time.Duration) *leader {
 	return &leader{
 		term: term, since: now, nextBeat: now, first: 1, acked: map[uint64]uint64{},
 		heard: map[id.Node]time.Duration{}, renewed: map[id.Node]time.Duration{},
-		condemned: map[id.Node]condemned{}, lost: map[uint64]bool{}, asked: map[string]time.Duration{}, process: map[id.Node]process{},
+		condemned: map[id.Node]condemned{}, asked: map[string]time.Duration{}, process: map[id.Node]process{},
 		seen: map[id.Node]*seen{},
 	}
 }
@@ -185,7 +184,8 @@ func (c *Core) receiveBeatAck(from id.Node, m *Message) {
 	l.acked[x] = max(l.acked[x], b.GetSeq())
 }
 
-// announce tells all members of a new leader.
+// announce tells all members of a new leader, and again when it learns that a log
+// is lost.
 func (c *Core) announce() {
 	l := c.lead
 	if l.announced {
@@ -194,7 +194,7 @@ func (c *Core) announce() {
 	l.announced = true
 	for _, n := range c.View().Nodes {
 		if n.State.Alive() && n.Node != c.cfg.Self {
-			c.msg(n.Node, 0).Announce = &corepb.Announce{Term: l.term, Leader: uint32(c.cfg.Self)}
+			c.msg(n.Node, 0).Announce = &corepb.Announce{Term: l.term, Leader: uint32(c.cfg.Self), Lost: c.lostIDs()}
 		}
 	}
 }
@@ -263,7 +263,7 @@ func (c *Core) successor() uint64 {
 		n := c.rep.members.Get(nodeOf(x))
 		fit := n.Info.Capable && n.State.Alive()
 		pr, ok := st.Progress[x]
-		if x == c.raftID || !ok || !pr.RecentActive || pr.Match < st.GetCommit() || c.lead.lost[x] || !fit && !c.leaving {
+		if x == c.raftID || !ok || !pr.RecentActive || pr.Match < st.GetCommit() || c.lost[x] || !fit && !c.leaving {
 			continue
 		}
 		bestFit := bestNode.Info.Capable && bestNode.State.Alive()

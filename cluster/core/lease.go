@@ -57,12 +57,19 @@ func (c *Core) helloBody(sent time.Duration) *corepb.Hello {
 	return h
 }
 
-// nextContact goes through all nodes that might know the leader.
+// nextContact goes through all nodes that might know the leader, and through the
+// voters at least as often: their silence is what an operator has to know of.
 func (c *Core) nextContact() id.Node {
 	var all []id.Node
+	if c.contactPos%2 == 0 && len(c.voters()) > 1 {
+		for _, x := range c.voters() {
+			all = append(all, nodeOf(x))
+		}
+		return c.contactOf(all)
+	}
 	all = append(all, c.cfg.Contacts...)
 	for n, met := range c.met {
-		if met {
+		if met > 0 {
 			all = append(all, id.Node(n))
 		}
 	}
@@ -72,22 +79,25 @@ func (c *Core) nextContact() id.Node {
 	for _, x := range raftIDs(c.rep.conf) {
 		all = append(all, nodeOf(x))
 	}
+	return c.contactOf(all)
+}
+
+// contactOf is whose turn it is of these nodes.
+func (c *Core) contactOf(all []id.Node) id.Node {
 	slices.Sort(all)
 	all = slices.DeleteFunc(slices.Compact(all), func(n id.Node) bool { return n == c.cfg.Self || !n.Valid() })
+	c.contactPos++
 	if len(all) == 0 {
 		return 0
 	}
-	c.contactPos++
-	return all[c.contactPos%len(all)]
+	return all[c.contactPos/2%len(all)]
 }
 
 // receiveHello answers a hello.
 func (c *Core) receiveHello(from id.Node, m *Message) {
 	if c.lead == nil {
 		c.survives(from, m.GetHello())
-		if m.GetHello().GetInfo() == nil && c.leaderNode == 0 {
-			return // nothing to tell
-		}
+		// Also a node that knows no leader answers: so it is known to live.
 		c.msg(from, 128).HelloReply = &corepb.HelloReply{Sent: m.GetHello().GetSent(), Incarnation: m.GetIncarnation(),
 			Leader: uint32(c.leaderNode), Term: c.leaderTerm}
 		return
@@ -108,11 +118,8 @@ func (c *Core) renew(from id.Node, inc id.Incarnation, h *corepb.Hello) *corepb.
 	l.process[from] = process{h.GetOrigin(), h.GetProcess()}
 	ids := raftIDs(c.rep.conf)
 	r.RaftGone = h.GetRaftId() != 0 && !slices.Contains(ids, h.GetRaftId())
-	for _, x := range ids {
-		if nodeOf(x) == from && x != h.GetRaftId() && h.GetApplied() >= c.rep.added[x] {
-			l.lost[x] = true
-		}
-	}
+	c.noteLost(from, inc, h)
+	r.Lost = c.lostIDs()
 	if h.GetRaftId() == 0 || r.RaftGone {
 		l.follow(from, inc, h.GetApplied())
 	} else {
@@ -166,6 +173,19 @@ func (c *Core) receiveHelloReply(from id.Node, m *Message) {
 	}
 }
 
+// receiveAnnounce takes a leader's word that it leads, and what it knows.
+func (c *Core) receiveAnnounce(from id.Node, a *corepb.Announce) {
+	if id.Node(a.GetLeader()) != from || c.lead != nil {
+		return
+	}
+	if a.GetTerm() > c.leaderTerm {
+		c.setLeader(from, a.GetTerm())
+	}
+	if from == c.leaderNode && a.GetTerm() == c.leaderTerm {
+		c.takeLost(a.GetLost())
+	}
+}
+
 func (c *Core) takeReply(from id.Node, r *corepb.HelloReply) {
 	sent := time.Duration(r.GetSent())
 	if id.Incarnation(r.GetIncarnation()) != c.inc || sent > c.now || sent < c.incSince && from != c.cfg.Self {
@@ -173,6 +193,7 @@ func (c *Core) takeReply(from id.Node, r *corepb.HelloReply) {
 	}
 	c.setLeader(from, r.GetTerm())
 	if from == c.leaderNode {
+		c.takeLost(r.GetLost())
 		c.missed = 0
 		c.helloAt = max(c.helloAt, c.helloLast+c.t.NodeLease/4)
 	}

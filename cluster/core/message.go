@@ -82,7 +82,7 @@ func (c *Core) Receive(now time.Duration, from id.Node, m *Message) {
 	if !c.sameRecovery(from, m) {
 		return
 	}
-	c.met[from] = true
+	c.met[from] = max(c.now, 1)
 	if len(m.GetRaft()) > 0 {
 		c.receiveRaft(from, m)
 	}
@@ -92,8 +92,8 @@ func (c *Core) Receive(now time.Duration, from id.Node, m *Message) {
 	if m.GetBeatAck() != nil {
 		c.receiveBeatAck(from, m)
 	}
-	if a := m.GetAnnounce(); a != nil && id.Node(a.GetLeader()) == from && a.GetTerm() > c.leaderTerm && c.lead == nil {
-		c.setLeader(from, a.GetTerm())
+	if m.GetAnnounce() != nil {
+		c.receiveAnnounce(from, m.GetAnnounce())
 	}
 	if m.GetHello() != nil {
 		c.receiveHello(from, m)

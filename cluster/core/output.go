@@ -124,6 +124,9 @@ type Status struct {
 	// Learners catch up in order to vote. One may be among Voters too: it lost its
 	// log, and its seat waits until the new log has caught up.
 	Learners []id.Node
+	// Lost are those of Voters whose log is lost: their votes are missing until new
+	// logs have caught up.
+	Lost []id.Node
 
 	Cleanup []Cleanup // with Lead: what to clean up, then to confirm by Cleaned
 	Left    bool      // Leave is complete; the daemon may stop
@@ -138,7 +141,7 @@ func (s *Status) equal(o *Status) bool {
 	return s.Node == o.Node && s.Incarnation == o.Incarnation && s.State == o.State && s.Serving == o.Serving &&
 		s.ServingUntil == o.ServingUntil && s.Reason == o.Reason && s.Lead == o.Lead && s.Init == o.Init &&
 		s.Leader == o.Leader && s.Term == o.Term && s.RaftID == o.RaftID && s.Voter == o.Voter &&
-		slices.Equal(s.Voters, o.Voters) && slices.Equal(s.Learners, o.Learners) &&
+		slices.Equal(s.Voters, o.Voters) && slices.Equal(s.Learners, o.Learners) && slices.Equal(s.Lost, o.Lost) &&
 		slices.Equal(s.Cleanup, o.Cleanup) && s.Left == o.Left && s.Problem == o.Problem && s.Foreign == o.Foreign && s.Applied == o.Applied
 }
 

@@ -45,6 +45,8 @@ func (c *Core) Propose(req uint64, deadline time.Duration, kind Kind, data []byt
 		refuse(errno.Full, "a command of %d bytes is over the limit of %d", len(data), MaxCommand)
 	case c.leaving:
 		refuse(errno.Fenced, "this node is leaving the cluster")
+	case c.stuck():
+		refuse(errno.NoQuorum, "nothing was done: %s", c.why())
 	case len(c.pending) > 0 && c.nextSeq-c.pending[0].seq >= MaxPending-1: // one place is kept for the core
 		refuse(errno.Full, "%d commands are open already; wait for some", MaxPending-1)
 	default:
@@ -91,6 +93,8 @@ func (c *Core) Barrier(req uint64, deadline time.Duration) {
 	switch {
 	case c.cfg.Info.Witness:
 		refuse(errno.Invalid, "a witness answers no questions; ask another node")
+	case c.stuck():
+		refuse(errno.NoQuorum, "no answer: %s", c.why())
 	case len(c.barriers) >= MaxPending:
 		refuse(errno.Full, "%d reads are open already; wait for some", MaxPending)
 	case c.cfg.faults.dirtyRead:
@@ -152,10 +156,12 @@ func (c *Core) settleRestored() {
 	}
 }
 
-// tickProposals ends what is overdue.
+// tickProposals ends what is overdue, and all that users wait for once nothing can
+// be decided: they are told why at once.
 func (c *Core) tickProposals() {
+	stuck := c.stuck()
 	for _, p := range slices.Clone(c.pending) {
-		if c.now < p.deadline {
+		if c.now < p.deadline && (p.own || !stuck) {
 			continue
 		}
 		if p.handed {
@@ -166,7 +172,7 @@ func (c *Core) tickProposals() {
 		}
 	}
 	c.barriers = slices.DeleteFunc(c.barriers, func(b *barrier) bool {
-		late := c.now >= b.deadline
+		late := c.now >= b.deadline || stuck
 		if late {
 			c.outcomes = append(c.outcomes, Outcome{Req: b.req, Err: errno.New(errno.NoQuorum, "read", c.cfg.Self, "no answer in time: %s", c.why())})
 		}

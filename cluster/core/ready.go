@@ -1,10 +1,7 @@
 package core
 
 import (
-	"fmt"
 	"slices"
-	"strings"
-	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -140,6 +137,7 @@ func (c *Core) restore(meta *raftpb.SnapshotMetadata, data []byte) {
 		return
 	}
 	c.void, c.restored = false, true
+	c.forgetLost()
 	ts, complete := c.View().Since(epoch)
 	if !complete {
 		c.notice("transitions of the membership before %d were missed", c.View().Epoch)
@@ -162,6 +160,7 @@ func (c *Core) applyEntry(e *raftpb.Entry) {
 		if c.rn != nil {
 			c.rn.ApplyConfChange(a.conf)
 		}
+		c.forgetLost()
 		c.noteAssigned(a.conf)
 	} else if e.GetType() != raftpb.EntryNormal && c.rn != nil && c.lead != nil {
 		c.notice("a change of the voters did not fit any more and was dropped")
@@ -223,14 +222,11 @@ func (c *Core) Status() Status {
 	}
 	s.ServingUntil, s.Reason = c.serving()
 	s.Serving = s.Reason == ""
-	for _, x := range c.voters() {
-		s.Voters = append(s.Voters, nodeOf(x))
-	}
-	slices.Sort(s.Voters)
-	s.Voters = slices.Compact(s.Voters)
+	s.Voters = c.voterNodes()
 	for _, x := range slices.Concat(c.rep.conf.GetLearners(), c.rep.conf.GetLearnersNext()) {
 		s.Learners = append(s.Learners, nodeOf(x))
 	}
+	s.Lost = c.lostVoters()
 	if until, held := c.leaderLease(); held && c.settled() && c.fatal == nil {
 		s.Lead = Hold{Held: true, Term: c.lead.term, Until: until}
 		v := c.View()
@@ -247,36 +243,10 @@ func (c *Core) Status() Status {
 		s.Problem = c.fatal.Error()
 	} else if s.Lead.Held && !c.cfg.Info.Capable {
 		s.Problem = "the cluster has no init: this node leads but may not be init, and no voter that may be is up; start one"
-	} else if c.leaderNode == 0 && c.started && c.now-c.leaderless > 2*c.t.Election {
+	} else if c.stuck() {
 		s.Problem = c.why()
+	} else {
+		s.Problem = c.fragile(s.Lost)
 	}
 	return s
-}
-
-// why explains to an operator that, and why, nothing can be decided.
-func (c *Core) why() string {
-	if c.leaderNode != 0 {
-		return fmt.Sprintf("the leader, node %d, has no quorum or does not answer", c.leaderNode)
-	}
-	var names []string
-	voters := c.voters()
-	for _, x := range voters {
-		names = append(names, nodeOf(x).String())
-	}
-	since := (c.now - c.leaderless).Round(time.Second)
-	switch {
-	case len(voters) == 0:
-		return fmt.Sprintf("this node has found no member of the cluster for %v; it asks nodes %v", since, c.cfg.Contacts)
-	case len(voters) == 2 && c.isVoter():
-		other := voters[0]
-		if other == c.raftID {
-			other = voters[1]
-		}
-		return fmt.Sprintf("this node cannot decide alone: node %d, the only other voter, is silent for %v, and of two voters both are needed. "+
-			"Bring node %d back; or, if it is surely switched off, run `ssi cluster force` here; "+
-			"a third node or a tie-breaker (`ssi cluster witness`) avoids this", nodeOf(other), since, nodeOf(other))
-	default:
-		return fmt.Sprintf("no leader for %v: more than half of the voters (nodes %s) must reach each other; bring them back, or, "+
-			"if those that are missing are surely switched off, run `ssi cluster force` on one of the others", since, strings.Join(names, ", "))
-	}
 }

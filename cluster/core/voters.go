@@ -105,7 +105,7 @@ func ready(pr tracker.Progress, commit uint64) bool {
 // learnerOf is the usable learner ID of a node, or 0.
 func (c *Core) learnerOf(n id.Node) uint64 {
 	for _, x := range c.rep.conf.GetLearners() {
-		if nodeOf(x) == n && !c.lead.lost[x] {
+		if nodeOf(x) == n && !c.lost[x] {
 			return x
 		}
 	}
@@ -126,7 +126,7 @@ func (c *Core) candidates() (all []candidate, gone []uint64) {
 		case n.State == member.NeverUp || n.Left && !n.State.Alive():
 			gone = append(gone, x)
 			seen[nodeOf(x)] = true
-		case l.lost[x]:
+		case c.lost[x]:
 			all = append(all, candidate{node: n, raftID: x, bad: true})
 		default:
 			away := c.now - max(l.heard[n.Node], l.since)
@@ -143,7 +143,7 @@ func (c *Core) candidates() (all []candidate, gone []uint64) {
 	sort.SliceStable(all, func(i, j int) bool { return better(all[i], all[j]) })
 	// A node whose log is lost stands here twice; it counts once.
 	for i := 0; i < len(all); i++ {
-		if all[i].bad && l.lost[all[i].raftID] && slices.ContainsFunc(all, func(k candidate) bool { return k.node.Node == all[i].node.Node && k.raftID == 0 }) {
+		if all[i].bad && c.lost[all[i].raftID] && slices.ContainsFunc(all, func(k candidate) bool { return k.node.Node == all[i].node.Node && k.raftID == 0 }) {
 			all = append(all[:i:i], append(all[i+1:len(all):len(all)], all[i])...)
 			if slices.IndexFunc(all[i:], func(k candidate) bool { return !k.bad }) < 0 {
 				break
@@ -211,7 +211,7 @@ func (c *Core) dropLearner(want []candidate) {
 	for _, x := range c.rep.conf.GetLearners() {
 		n := c.rep.members.Get(nodeOf(x))
 		useful := slices.ContainsFunc(want, func(k candidate) bool { return k.raftID == 0 && k.node.Node == n.Node })
-		if c.lead.lost[x] || !n.State.Alive() || !useful {
+		if c.lost[x] || !n.State.Alive() || !useful {
 			c.changeConf([]*raftpb.ConfChangeSingle{{Type: raftpb.ConfChangeRemoveNode.Enum(), NodeId: new(x)}}, "")
 			return
 		}

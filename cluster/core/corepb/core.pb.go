@@ -275,6 +275,7 @@ type Announce struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	Leader        uint32                 `protobuf:"varint,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Lost          []uint64               `protobuf:"varint,3,rep,packed,name=lost,proto3" json:"lost,omitempty"` // see HelloReply
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -321,6 +322,13 @@ func (x *Announce) GetLeader() uint32 {
 		return x.Leader
 	}
 	return 0
+}
+
+func (x *Announce) GetLost() []uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
 }
 
 // Hello renews the sender's lease, or asks to join.
@@ -426,6 +434,7 @@ type HelloReply struct {
 	Term          uint64                 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
 	Leading       bool                   `protobuf:"varint,7,opt,name=leading,proto3" json:"leading,omitempty"`         // the replier is the leader itself
 	Incarnation   uint64                 `protobuf:"varint,8,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the hello
+	Lost          []uint64               `protobuf:"varint,9,rep,packed,name=lost,proto3" json:"lost,omitempty"`        // raft IDs of the configuration whose log is lost, as their own nodes said
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -514,6 +523,13 @@ func (x *HelloReply) GetIncarnation() uint64 {
 		return x.Incarnation
 	}
 	return 0
+}
+
+func (x *HelloReply) GetLost() []uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
 }
 
 // Proposal is a command on its way to the leader.
@@ -1336,10 +1352,11 @@ const file_cluster_core_corepb_core_proto_rawDesc = "" +
 	"\bannounce\x18\x13 \x01(\v2\x12.ssi.core.AnnounceR\bannounce\",\n" +
 	"\x04Beat\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"6\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"J\n" +
 	"\bAnnounce\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\rR\x06leader\"\xae\x01\n" +
+	"\x06leader\x18\x02 \x01(\rR\x06leader\x12\x12\n" +
+	"\x04lost\x18\x03 \x03(\x04R\x04lost\"\xae\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04sent\x18\x01 \x01(\x04R\x04sent\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x17\n" +
@@ -1347,7 +1364,7 @@ const file_cluster_core_corepb_core_proto_rawDesc = "" +
 	"\x04info\x18\x04 \x01(\fR\x04info\x12\x18\n" +
 	"\aleaving\x18\x05 \x01(\bR\aleaving\x12\x18\n" +
 	"\aprocess\x18\x06 \x01(\x04R\aprocess\x12\x16\n" +
-	"\x06origin\x18\a \x01(\x04R\x06origin\"\xd5\x01\n" +
+	"\x06origin\x18\a \x01(\x04R\x06origin\"\xe9\x01\n" +
 	"\n" +
 	"HelloReply\x12\x12\n" +
 	"\x04sent\x18\x01 \x01(\x04R\x04sent\x12\x18\n" +
@@ -1357,7 +1374,8 @@ const file_cluster_core_corepb_core_proto_rawDesc = "" +
 	"\x06leader\x18\x05 \x01(\rR\x06leader\x12\x12\n" +
 	"\x04term\x18\x06 \x01(\x04R\x04term\x12\x18\n" +
 	"\aleading\x18\a \x01(\bR\aleading\x12 \n" +
-	"\vincarnation\x18\b \x01(\x04R\vincarnation\"\\\n" +
+	"\vincarnation\x18\b \x01(\x04R\vincarnation\x12\x12\n" +
+	"\x04lost\x18\t \x03(\x04R\x04lost\"\\\n" +
 	"\bProposal\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06lowest\x18\x02 \x01(\x04R\x06lowest\x12\x12\n" +
