@@ -72,7 +72,8 @@ func (c *Cluster) setPeers(v *member.View) {
 		peers[n] = ics.Peer{Addr: addr, Cause: "it is not known yet whether it is a member"}
 	}
 	for _, n := range v.Nodes {
-		peers[n.Node] = ics.Peer{Addr: n.Info.Addr, Member: n.State.Alive(), Incarnation: n.Incarnation, Cause: n.Cause}
+		peers[n.Node] = ics.Peer{Addr: n.Info.Addr, Member: n.State.Alive(), Gone: !n.State.Alive() && n.State != member.NeverUp,
+			Incarnation: n.Incarnation, Cause: n.Cause}
 	}
 	c.transport.SetView(v.Epoch, peers)
 }

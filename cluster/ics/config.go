@@ -65,6 +65,7 @@ type Limits struct {
 	CallTimeout       time.Duration // of a unary call without a deadline; 10 s
 	MessageTimeout    time.Duration // until a stuck ssi-raft connection is given up; 2 s
 	BackoffMax        time.Duration // longest pause between attempts to connect; 1 s
+	BackoffGone       time.Duration // the same to a peer that is gone or refuses this node's certificate; 5 s
 	Strangers         int           // handshakes in progress of unknown addresses; 64
 	StrangersPerAddr  int           // the same, of one unknown address; 8
 	HandshakesPerPeer int           // handshakes in progress of a peer's address; 128
@@ -103,6 +104,7 @@ func (l Limits) withDefaults() Limits {
 	dur(&l.CallTimeout, 10*time.Second)
 	dur(&l.MessageTimeout, 2*time.Second)
 	dur(&l.BackoffMax, time.Second)
+	dur(&l.BackoffGone, 5*time.Second)
 	num(&l.Strangers, 64)
 	num(&l.StrangersPerAddr, 8)
 	num(&l.HandshakesPerPeer, 128)
@@ -129,6 +131,7 @@ func (c *Config) check() error {
 type Peer struct {
 	Addr        string         // IP:port (only then has it places of its own at the gate); "" when not known
 	Member      bool           // takes part in the cluster
+	Gone        bool           // was declared dead or revoked: it is dialled seldom, until it is heard of
 	Incarnation id.Incarnation // 0: not known, every life is taken for the same
 	Cause       string         // why it is not (or no longer) a member, for messages
 }

@@ -27,7 +27,7 @@ type link struct {
 }
 
 // get is the connection; it waits for one attempt to make it. After a failed
-// one calls fail for a pause that grows up to Limits.BackoffMax.
+// one calls fail for a pause that grows, see peer.longestPause.
 func (k *link) get(ctx context.Context, l *life, stop <-chan struct{}) (*clientConn, error) {
 	for {
 		start := false
@@ -73,7 +73,7 @@ func (k *link) connect(attempt chan struct{}) {
 	k.cc, k.attempt, k.err = cc, nil, err
 	if err != nil {
 		k.until = time.Now().Add(k.pause)
-		k.pause = min(k.pause*2, t.limits.BackoffMax)
+		k.pause = min(k.pause*2, k.p.longestPause(err))
 	} else {
 		k.pause = backoffMin
 	}

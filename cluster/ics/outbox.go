@@ -116,7 +116,7 @@ func (o *outbox) run() {
 			if link, err = o.connect(); err != nil {
 				o.take() // they would be stale by the next attempt
 				o.tell()
-				o.rest(&pause)
+				o.rest(&pause, err)
 				continue
 			}
 			pause = backoffMin
@@ -133,11 +133,12 @@ func (o *outbox) run() {
 	}
 }
 
-// rest waits before the next attempt, longer each time, unless told not to.
-func (o *outbox) rest(pause *time.Duration) {
+// rest waits before the next attempt after one that failed with err, longer each
+// time, unless told not to.
+func (o *outbox) rest(pause *time.Duration, err error) {
 	timer := time.NewTimer(*pause)
 	defer timer.Stop()
-	*pause = min(*pause*2, o.p.t.limits.BackoffMax)
+	*pause = min(*pause*2, o.p.longestPause(err))
 	select {
 	case <-timer.C:
 	case <-o.now:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"ssi/internal/errno"
 	"ssi/internal/id"
@@ -104,6 +105,16 @@ func causeText(l *life) string {
 func (p *peer) kick() {
 	p.link.kick()
 	p.out.kick()
+}
+
+// longestPause is the longest pause before the next attempt to connect after one
+// that failed with err.
+func (p *peer) longestPause(err error) time.Duration {
+	lim := &p.t.limits
+	if p.life.Load().Gone || errno.Is(err, errno.Permission) {
+		return max(lim.BackoffGone, lim.BackoffMax)
+	}
+	return lim.BackoffMax
 }
 
 // peerOf is the peer of a number, made when needed; nil if the transport is
