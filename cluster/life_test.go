@@ -250,14 +250,10 @@ func TestForce(t *testing.T) {
 	if _, err := all[0].c.Rejoin(all[0].ctx()); !errno.Is(err, errno.Invalid) {
 		t.Errorf("rejoin of a node whose state is needed: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if _, err := all[0].c.Registry().Put(ctx, false, "/lost", nil, 0); !errno.Is(err, errno.NoQuorum) {
+	if _, err := all[0].c.Registry().Put(all[0].ctx(), false, "/lost", nil, 0); !errno.Is(err, errno.NoQuorum) {
 		t.Errorf("a write without a quorum: %v", err)
 	}
-	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if err := all[0].c.Barrier(ctx); !errno.Is(err, errno.NoQuorum) {
+	if err := all[0].c.Barrier(all[0].ctx()); !errno.Is(err, errno.NoQuorum) {
 		t.Errorf("a read without a quorum: %v", err)
 	}
 	_, lost, err := all[0].c.Force(all[0].ctx(), "node 2 burnt down")
