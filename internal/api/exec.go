@@ -17,7 +17,7 @@ type ExecRequest struct {
 	Dir   []byte  `json:"dir"`             // absolute path, without a NUL
 	Umask uint16  `json:"umask"`           // 0 to 0o777
 	Term  *Term   `json:"term,omitempty"`  // present if the command shall have a terminal
-	Files uint8   `json:"files,omitempty"` // bit 0: no stdin; bit 1: stderr separate from the terminal
+	Files uint8   `json:"files,omitempty"` // bit 0: no stdin; bit 1: stderr separate from the terminal; bit 2: the caller is in the background of its terminal
 }
 
 // Term is the caller's terminal: the command's starts with the same modes and

@@ -8,13 +8,19 @@ import (
 
 // specVersion is the first byte of an encoded Spec; a later layout gets
 // another number.
-const specVersion = 1
+const specVersion = 2
 
 // Limits of the parts of a Spec, for the decoder.
 const (
 	maxGroups = 65536 // NGROUPS_MAX
 	maxLimits = 16    // RLIM_NLIMITS
 	maxPath   = 4096  // PATH_MAX
+)
+
+// Bits of the byte that tells of session and background.
+const (
+	inSession    = 1 << 0
+	inBackground = 1 << 1
 )
 
 // Append appends the encoding of s to b. It returns ErrTooLong if that is over
@@ -41,7 +47,10 @@ func (s *Spec) Append(b []byte) ([]byte, error) {
 	}
 	session := byte(0)
 	if s.Session {
-		session = 1
+		session |= inSession
+	}
+	if s.Background {
+		session |= inBackground
 	}
 	b = append(b, session)
 	if len(b)-start > MaxSpec {
@@ -90,8 +99,8 @@ func Decode(b []byte) (*Spec, error) {
 		}
 	}
 	session := r.byte()
-	s.Session = session == 1
-	if r.bad || len(r.b) != 0 || session > 1 {
+	s.Session, s.Background = session&inSession != 0, session&inBackground != 0
+	if r.bad || len(r.b) != 0 || session&^(inSession|inBackground) != 0 {
 		return nil, errDecode
 	}
 	return s, s.check()
@@ -105,6 +114,8 @@ func (s *Spec) check() error {
 		return fmt.Errorf("%w: the working directory is not an absolute path", errDecode)
 	case s.UID == 1<<32-1 || s.GID == 1<<32-1: // -1 means "leave it" to setresuid(2)
 		return fmt.Errorf("%w: no such user or group", errDecode)
+	case s.Background && !s.Session:
+		return fmt.Errorf("%w: in the background of no session", errDecode)
 	case s.Umask > 0o777 || s.Nice < -20 || s.Nice > 19:
 		return fmt.Errorf("%w: umask or nice value out of range", errDecode)
 	}

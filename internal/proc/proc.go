@@ -43,6 +43,9 @@ type Spec struct {
 	// from there. Without it the process is a session leader itself and has
 	// no terminal.
 	Session bool
+	// Background puts the process of a Session into a background process group:
+	// it is stopped when it reads the terminal.
+	Background bool
 }
 
 // Exit is how a process ended.

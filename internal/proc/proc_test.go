@@ -11,7 +11,7 @@ import (
 func full() *Spec {
 	return &Spec{
 		Argv: []string{"ls", "", "\xff"}, Env: []string{"A=1", ""}, Dir: "/tmp", UID: 1, GID: 2, Groups: []uint32{3, 4},
-		Umask: 0o27, Nice: -5, Limits: []Rlimit{{7, 1, 1<<64 - 1}}, Session: true,
+		Umask: 0o27, Nice: -5, Limits: []Rlimit{{7, 1, 1<<64 - 1}}, Session: true, Background: true,
 	}
 }
 
@@ -42,6 +42,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"empty command":  func(s *Spec) { s.Argv[0] = "" },
 		"relative dir":   func(s *Spec) { s.Dir = "tmp" },
 		"nobody":         func(s *Spec) { s.UID = 1<<32 - 1 },
+		"background":     func(s *Spec) { s.Session = false },
 		"umask":          func(s *Spec) { s.Umask = 0o1000 },
 		"nice":           func(s *Spec) { s.Nice = 20 },
 		"limit":          func(s *Spec) { s.Limits[0].Cur, s.Limits[0].Max = 2, 1 },

@@ -12,10 +12,17 @@ import (
 const (
 	MsgStarted   = 'p' // leader: the PID of the command follows (4 bytes, big endian)
 	MsgFailed    = 'f' // leader: a Failure follows
-	MsgStopped   = 's' // leader: the signal that stopped the command follows (1 byte)
+	MsgStopped   = 's' // leader: the signal that stopped the command and the number of the last MsgContinue follow (1 byte each)
 	MsgContinued = 'c' // leader
 	MsgSignal    = 'k' // to the leader: the signal for the command's process group follows (1 byte)
-	MsgContinue  = 'g' // to the leader: give the command the terminal and let it go on
+	MsgContinue  = 'g' // to the leader: let the command go on; flags (InBackground, NoSignal) and a number follow (1 byte each)
+)
+
+// Flags of MsgContinue. Without InBackground the command gets the terminal, if the
+// leader's own group has it.
+const (
+	InBackground = 1 << 0 // the command's process group becomes one of the background
+	NoSignal     = 1 << 1 // SIGCONT is not sent: the command was not stopped
 )
 
 // MaxMessage is above the size of every such message and of an encoded Failure.

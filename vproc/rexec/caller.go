@@ -52,11 +52,14 @@ func (s *Server) requestOf(call *api.Call, in *api.ExecRequest) (*request, error
 	if in.Node != 0 && !in.Node.Valid() {
 		return nil, errno.New(errno.Invalid, "", 0, "%d is not a node number", in.Node)
 	}
-	req := &request{files: in.Files & (noStdin | splitStderr), term: in.Term}
+	req := &request{files: in.Files & (noStdin | splitStderr | background), term: in.Term}
+	if in.Term == nil {
+		req.files &^= background
+	}
 	req.spec = proc.Spec{
 		Argv: splitNUL(in.Argv), Env: splitNUL(in.Env), Dir: string(in.Dir),
 		UID: call.Peer.UID, GID: call.Peer.GID, Groups: call.Peer.Groups,
-		Umask: in.Umask & 0o777, Session: in.Term != nil,
+		Umask: in.Umask & 0o777, Session: in.Term != nil, Background: req.files&background != 0,
 	}
 	if len(req.spec.Argv) == 0 || req.spec.Argv[0] == "" {
 		return nil, errno.New(errno.Invalid, "", 0, "no command")

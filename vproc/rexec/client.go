@@ -159,13 +159,17 @@ func (s *caller) useTerminal(req *api.ExecRequest) error {
 	if err != nil {
 		return err
 	}
-	s.term = &screen{f: s.stdin, modes: *modes}
+	s.term = &screen{f: s.stdin, modes: *modes, entered: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
 	req.Term = &api.Term{
 		Iflag: modes.Iflag, Oflag: modes.Oflag, Cflag: modes.Cflag, Lflag: modes.Lflag,
 		Cc: modes.Cc[:], Rows: rows, Cols: cols,
 	}
 	if s.stderr == nil || !terminal(s.stderr) {
 		req.Files |= splitStderr
+	}
+	s.front = pty.Foreground(s.stdin)
+	if !s.front {
+		req.Files |= background
 	}
 	return nil
 }
@@ -202,13 +206,13 @@ func umask() uint16 {
 }
 
 // forwarded are the signals that go to the command when this process receives
-// them; those that are ignored here stay ignored.
+// them, beside SIGCONT; those that are ignored here stay ignored.
 func forwarded() []os.Signal {
 	var list []os.Signal
 	for _, s := range []unix.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2,
 		unix.SIGALRM, unix.SIGVTALRM, unix.SIGPROF, unix.SIGIO, unix.SIGXCPU, unix.SIGXFSZ,
-		unix.SIGTSTP, unix.SIGCONT, unix.SIGWINCH,
+		unix.SIGTSTP, unix.SIGWINCH,
 	} {
 		if !signal.Ignored(s) {
 			list = append(list, s)

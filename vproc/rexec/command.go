@@ -191,8 +191,8 @@ func (c *command) read() {
 			_ = pty.SetSize(c.f.term, binary.BigEndian.Uint16(data), binary.BigEndian.Uint16(data[2:]))
 		case k == kindSignal && len(data) == 1 && data[0] > 0 && data[0] <= 64:
 			c.signal(unix.Signal(data[0]))
-		case k == kindContinue:
-			c.proceed()
+		case k == kindContinue && len(data) == 2:
+			c.proceed(data[0], data[1])
 		}
 	}
 }
@@ -206,12 +206,14 @@ func (c *command) signal(sig unix.Signal) {
 	c.p.signal(sig)
 }
 
-func (c *command) proceed() {
-	if c.f.control != nil {
-		_, _ = c.f.control.Write([]byte{proc.MsgContinue})
-		return
+// proceed lets the command go on; see proc.MsgContinue.
+func (c *command) proceed(flags, number byte) {
+	switch {
+	case c.f.control != nil:
+		_, _ = c.f.control.Write([]byte{proc.MsgContinue, flags, number})
+	case flags&proc.NoSignal == 0:
+		c.p.signal(unix.SIGCONT)
 	}
-	c.p.signal(unix.SIGCONT)
 }
 
 // listenLeader takes the messages of the session leader.
@@ -224,8 +226,8 @@ func (c *command) listenLeader() {
 			return
 		}
 		switch m := buf[:n]; {
-		case m[0] == proc.MsgStopped && n == 2:
-			c.write(frame(kindStopped, m[1]))
+		case m[0] == proc.MsgStopped && n == 3:
+			c.write(frame(kindStopped, m[1], m[2]))
 		case m[0] == proc.MsgFailed:
 			c.refused = proc.DecodeFailure(m[1:])
 		}

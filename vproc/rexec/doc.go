@@ -17,9 +17,9 @@
 // terminal, there is none there; lines are sent while the caller is in the
 // foreground and the terminal is in line mode, so `onnode 2 cat f | less` leaves
 // the keys to less. Signals that reach the caller go to the command's process
-// group; SIGTSTP arrives as SIGSTOP if it has no terminal. Not local-like: a
-// caller in the background is not stopped when the command reads the terminal;
-// it just gets nothing.
+// group; SIGTSTP arrives as SIGSTOP if it has no terminal. While the caller is in
+// the background of its terminal, so is the command: the kernel there stops it
+// when it reads (SIGTTIN), and the caller stops with it.
 //
 // Exit status and death by signal are the command's; 127 not found, 126 not
 // executable or no such directory, 255 no result. The end of the command ends

@@ -28,11 +28,11 @@ const (
 	kindStdinEOF                 // to the command
 	kindWindow                   // to the command: rows, columns (2 bytes each)
 	kindSignal                   // to the command: signal (1 byte)
-	kindContinue                 // to the command: it has the terminal again
+	kindContinue                 // to the command: go on; flags and number of proc.MsgContinue (1 byte each)
 	kindStdout                   // to the caller: bytes
 	kindStderr                   // to the caller: bytes
 	kindCredit                   // to the caller: so many bytes of stdin were taken (4 bytes)
-	kindStopped                  // to the caller: by signal (1 byte)
+	kindStopped                  // to the caller: by signal (1 byte), with a terminal the number of the last kindContinue (1 byte)
 	kindExit                     // to the caller: code, signal, core (1 byte each)
 	kindError                    // to the caller, and the last: see failure
 	kindClosed                   // to the caller, after kindExit: all outputs are closed

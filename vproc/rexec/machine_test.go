@@ -307,12 +307,15 @@ func (m *machine) onnode(node int, argv ...string) *exec.Cmd {
 	return cmd
 }
 
+// patience bounds every wait.
+const patience = 30 * time.Second
+
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	end := time.Now().Add(10 * time.Second)
+	end := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(end) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

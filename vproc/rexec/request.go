@@ -16,6 +16,7 @@ import (
 const (
 	noStdin     = 1 << 0
 	splitStderr = 1 << 1
+	background  = 1 << 2 // only with a terminal: the caller does not have its own
 )
 
 // request is one command to run, as it travels between nodes.
@@ -95,7 +96,8 @@ func decodeRequest(b []byte) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	if spec.Session != hasTerm || req.files&^(noStdin|splitStderr) != 0 {
+	inBackground := req.files&background != 0
+	if spec.Session != hasTerm || spec.Background != inBackground || req.files&^(noStdin|splitStderr|background) != 0 {
 		return nil, errFrame
 	}
 	req.spec = *spec

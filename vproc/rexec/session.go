@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/errno"
+	"ssi/internal/proc"
 	"ssi/internal/pty"
 	"ssi/internal/sys"
 )
@@ -27,23 +28,28 @@ type caller struct {
 	stdout *os.File
 	stderr *os.File
 	term   *screen // nil: the command has no terminal
+	number byte    // of the last kindContinue that made a stopped command go on
+	front  bool    // where the command was told to be: in the foreground of its terminal
 
 	wmu     sync.Mutex // writes to conn
 	credit  *credit
 	events  chan event
-	leaving chan struct{} // closed when run ends
-	stopped int           // stops of the command that this process caused: not to be followed again
+	leaving chan struct{}  // closed when run ends
+	cont    chan os.Signal // SIGCONT, of capacity 1
+	stopped int            // stops of the command that this process caused: not to be followed again
 }
 
 // event is what the command's side tells the goroutine of run.
 type event struct {
 	kind   kind
+	sig    unix.Signal // kindStopped: by this
+	number byte        // kindStopped: the last kindContinue before it
 	status ExitStatus
 	err    error // kindError: why it ended
 }
 
 func newCaller(o *Options) *caller {
-	s := &caller{o: o, credit: newCredit(), events: make(chan event, 1), leaving: make(chan struct{})}
+	s := &caller{o: o, credit: newCredit(), events: make(chan event, 1), leaving: make(chan struct{}), cont: make(chan os.Signal, 1)}
 	s.stdin, _ = o.Stdin.(*os.File)
 	s.stdout, _ = o.Stdout.(*os.File)
 	s.stderr, _ = o.Stderr.(*os.File)
@@ -65,8 +71,10 @@ func (s *caller) run(ctx context.Context) (ExitStatus, error) {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, forwarded()...)
 	defer signal.Stop(signals)
+	signal.Notify(s.cont, unix.SIGCONT)
+	defer signal.Stop(s.cont)
 	if s.term != nil {
-		s.enterTerminal()
+		s.place(false)
 		defer s.term.restore()
 	}
 	var g sync.WaitGroup
@@ -87,20 +95,27 @@ func (s *caller) run(ctx context.Context) (ExitStatus, error) {
 const lookTime = 200 * time.Millisecond
 
 func (s *caller) loop(ctx context.Context, signals chan os.Signal) (ExitStatus, error) {
-	look := time.NewTicker(lookTime)
+	look := time.NewTimer(lookTime)
 	defer look.Stop()
-	if s.term == nil {
-		look.Stop()
+	var moved chan struct{}
+	if s.term != nil {
+		moved = s.term.moved
 	}
 	result := (*event)(nil)
 	for {
+		if s.term == nil || s.front { // who has the terminal loses it by a stop only
+			look.Stop()
+		} else {
+			look.Reset(lookTime)
+		}
 		select {
 		case e := <-s.events:
 			switch {
 			case e.kind == kindStopped && s.stopped > 0:
 				s.stopped--
+			case e.kind == kindStopped && s.term != nil && e.number != s.number: // it was told to go on since
 			case e.kind == kindStopped:
-				s.suspend(0) // the whole process group, as the terminal would have done
+				s.follow(e.sig)
 			case e.kind == kindExit:
 				if !waitsForReaders(s.stdout) {
 					return e.status, nil
@@ -115,10 +130,12 @@ func (s *caller) loop(ctx context.Context, signals chan os.Signal) (ExitStatus, 
 			}
 		case sig := <-signals:
 			s.signalled(sig.(unix.Signal))
+		case <-s.cont:
+			s.proceed()
+		case <-moved:
+			s.place(false)
 		case <-look.C:
-			if !s.term.raw.Load() {
-				s.enterTerminal()
-			}
+			s.place(false)
 		case <-ctx.Done():
 			return ExitStatus{Code: 255}, context.Cause(ctx)
 		}
@@ -139,8 +156,6 @@ func (s *caller) signalled(sig unix.Signal) {
 	switch sig {
 	case unix.SIGWINCH:
 		s.sendSize()
-	case unix.SIGCONT:
-		s.proceed()
 	case unix.SIGTSTP:
 		if s.term != nil { // the command's own stop comes back
 			s.send(frame(kindSignal, byte(sig)))
@@ -150,7 +165,8 @@ func (s *caller) signalled(sig unix.Signal) {
 		// kernel would ignore SIGTSTP.
 		s.stopped++
 		s.send(frame(kindSignal, byte(unix.SIGSTOP)))
-		s.suspend(unix.Getpid())
+		s.suspend(unix.Getpid(), unix.SIGTSTP)
+		s.proceed()
 	default:
 		s.send(frame(kindSignal, byte(sig)))
 	}
@@ -160,40 +176,85 @@ func (s *caller) signalled(sig unix.Signal) {
 // process group is orphaned.
 const contTime = 300 * time.Millisecond
 
-// suspend stops this process, or its process group if pid is 0, and goes on when
-// it is continued.
-func (s *caller) suspend(pid int) {
+// follow stops like the command did: with the whole process group, as a terminal
+// does it, or alone.
+func (s *caller) follow(sig unix.Signal) {
+	pid := 0
+	switch sig {
+	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+	default:
+		pid, sig = unix.Getpid(), unix.SIGSTOP
+	}
+	if s.suspend(pid, sig) || s.term == nil || s.front {
+		s.proceed()
+		return
+	}
+	// The kernel does not stop an orphaned process group: nobody could continue
+	// it. The command gets its terminal, so that it does not ask for it again and
+	// again, and waits for input that never comes.
+	s.front = true
+	s.goOn(0)
+}
+
+// suspend stops this process, or its process group if pid is 0, and returns when
+// it is continued. It returns false if the stop did not happen.
+func (s *caller) suspend(pid int, sig unix.Signal) bool {
 	if s.term != nil {
 		s.term.restore()
 	}
-	cont := make(chan os.Signal, 1)
-	signal.Notify(cont, unix.SIGCONT)
-	defer signal.Stop(cont)
-	handler, err := sys.SetAction(unix.SIGTSTP, sys.Action{})
-	_ = unix.Kill(pid, unix.SIGTSTP)
-	select { // the stop may hit another thread a moment later
-	case <-cont:
-	case <-time.After(contTime):
+	select {
+	case <-s.cont: // of an earlier time
+	default:
 	}
-	if err == nil {
-		_, _ = sys.SetAction(unix.SIGTSTP, handler)
+	if handler, err := sys.SetAction(sig, sys.Action{}); err == nil {
+		defer func() { _, _ = sys.SetAction(sig, handler) }()
 	}
-	s.proceed()
+	_ = unix.Kill(pid, sig)
+	for range 2 { // the stop may hit another thread a moment later, and the first time pass during it
+		select {
+		case <-s.cont:
+			return true
+		case <-time.After(contTime):
+		}
+	}
+	return false
 }
 
-// proceed lets the command go on.
+// proceed lets the command go on, in the foreground if this process is there.
 func (s *caller) proceed() {
-	if s.term != nil {
-		s.enterTerminal()
+	if s.term == nil {
+		s.goOn(0)
+		return
 	}
-	s.send(frame(kindContinue))
+	s.place(true)
 }
 
-// enterTerminal makes the terminal raw if this process is in its foreground.
-func (s *caller) enterTerminal() {
-	if s.term.enter() {
-		s.sendSize()
+// place makes the terminal raw if this process is in its foreground, and the
+// command have its own terminal or not, accordingly. With proceed a command that
+// is stopped goes on.
+func (s *caller) place(proceed bool) {
+	was := s.front
+	if s.front = s.term.enter(); proceed || s.front != was {
+		var flags byte
+		if !s.front {
+			flags |= proc.InBackground
+		}
+		if !proceed {
+			flags |= proc.NoSignal
+		}
+		s.goOn(flags)
 	}
+	if s.front {
+		s.sendSize() // to who has the terminal now
+	}
+}
+
+// goOn sends kindContinue.
+func (s *caller) goOn(flags byte) {
+	if flags&proc.NoSignal == 0 {
+		s.number++
+	}
+	s.send(frame(kindContinue, flags, s.number))
 }
 
 func (s *caller) sendSize() {
@@ -244,8 +305,8 @@ func (s *caller) take(k kind, data []byte) (event, bool) {
 		return s.output(s.o.Stderr, data)
 	case k == kindCredit && len(data) == 4:
 		s.credit.add(int(binary.BigEndian.Uint32(data)))
-	case k == kindStopped && len(data) == 1:
-		return event{kind: k}, true
+	case k == kindStopped && len(data) >= 1:
+		return event{kind: k, sig: unix.Signal(data[0]), number: data[len(data)-1]}, true
 	case k == kindExit && len(data) == 3:
 		return event{kind: k, status: ExitStatus{Code: int(data[0]), Signal: unix.Signal(data[1]), Core: data[2] == 1}}, true
 	case k == kindClosed:

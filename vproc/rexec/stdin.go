@@ -14,20 +14,43 @@ import (
 
 // screen is this process's terminal while the command has one.
 type screen struct {
-	f     *os.File
-	modes unix.Termios // as found
-	raw   atomic.Bool  // it is raw, and may be read
+	f       *os.File
+	modes   unix.Termios  // as found
+	raw     atomic.Bool   // it is raw, and may be read
+	entered chan struct{} // of capacity 1: it was made raw
+	moved   chan struct{} // of capacity 1: somebody took it from this process, which was not stopped for that
 }
 
 // enter makes the terminal raw, if this process is in the foreground.
 func (t *screen) enter() bool {
-	if !pty.Foreground(t.f) { // changing it would stop this process
+	if !pty.Foreground(t.f) { // changing it, or reading, would stop this process
+		t.raw.Store(false)
 		return false
 	}
 	if pty.SetModes(t.f, pty.Raw(t.modes)) != nil {
 		return false
 	}
 	t.raw.Store(true)
+	select {
+	case t.entered <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// readable reports whether reading the terminal would neither stop this process
+// nor take the input of another.
+func (t *screen) readable() bool {
+	if !t.raw.Load() {
+		return false
+	}
+	if !pty.Foreground(t.f) {
+		select {
+		case t.moved <- struct{}{}:
+		default:
+		}
+		return false
+	}
 	return true
 }
 
@@ -209,12 +232,17 @@ func (in *stdin) control(do func(fd int)) error {
 func (in *stdin) await() bool {
 	for {
 		mine := in.mayRead()
-		events, timeout := int16(unix.POLLIN), -1
-		if in.tty {
-			timeout = int(heldTime / time.Millisecond) // to look again who has the terminal
-			if mine && in.s.term != nil {
-				timeout = -1
+		if !mine && in.s.term != nil {
+			select {
+			case <-in.s.term.entered:
+				continue
+			case <-in.s.leaving:
+				return false
 			}
+		}
+		events, timeout := int16(unix.POLLIN), -1
+		if in.tty && in.s.term == nil {
+			timeout = int(heldTime / time.Millisecond) // to look again who has the terminal
 		}
 		if !mine {
 			events = 0
@@ -248,7 +276,7 @@ func (in *stdin) mayRead() bool {
 	case !in.tty:
 		return true
 	case in.s.term != nil:
-		return in.s.term.raw.Load()
+		return in.s.term.readable()
 	}
 	if !pty.Foreground(in.s.stdin) {
 		return false

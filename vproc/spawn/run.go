@@ -216,7 +216,11 @@ func (s *server) spawn(spec *proc.Spec, files []int) (pid int32, pidfd int, f *p
 	}
 	argv := spec.Argv
 	if spec.Session {
-		argv = append([]string{s.exe, SessionRole}, argv...)
+		place := placeForeground
+		if spec.Background {
+			place = placeBackground
+		}
+		argv = append([]string{s.exe, SessionRole, place}, argv...)
 	}
 	n, f := create(argv, spec.Dir, attr)
 	if f != nil {

@@ -14,38 +14,51 @@ import (
 // SessionRole is the name of the hidden role that RunSession is.
 const SessionRole = "session"
 
+// The first argument of the role says where the command starts.
+const (
+	placeForeground = "foreground"
+	placeBackground = "background"
+)
+
 // controlFD is the leader's end of the control socket (SOCK_SEQPACKET).
 const controlFD = 3
 
 // RunSession is the role session: it leads the session of the terminal at
-// descriptor 0, runs the command args in the foreground of it, and ends the way
-// the command did. It returns the exit status for the process.
+// descriptor 0, runs a command in a process group of its own, and ends the way
+// the command did. It returns the exit status for the process. args[0] says
+// whether the command has the terminal at first; the rest is the command.
+//
+// While the caller is in the background of its terminal, this process's own group
+// has this one: so the kernel stops the command when it uses it (SIGTTIN,
+// SIGTTOU), as it would at home.
 func RunSession(args []string) int {
 	unix.CloseOnExec(controlFD)
-	if len(args) == 0 {
+	if len(args) < 2 {
 		return 127
 	}
 	child := make(chan os.Signal, 1)
 	signal.Notify(child, unix.SIGCHLD)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP, unix.SIGTERM)
-	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Foreground: true, Ctty: 0}}
-	pid, f := create(args, "", attr)
+	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{
+		Setpgid: true, Foreground: args[0] == placeForeground, Ctty: 0,
+	}}
+	pid, f := create(args[1:], "", attr)
 	if f != nil {
 		tell(f.Append([]byte{proc.MsgFailed}))
 		return 126
 	}
-	// The command has the terminal now; to give it back later this process, of
-	// the background, must not be stopped for it. Not before the command is
-	// there: it would inherit it.
+	// To give and take the terminal later this process, of the background, must
+	// not be stopped for it. Not before the command is there: it would inherit it.
 	signal.Ignore(unix.SIGTTOU, unix.SIGTTIN)
 	tell(binary.BigEndian.AppendUint32([]byte{proc.MsgStarted}, uint32(pid)))
 	orders := make(chan []byte)
+	var last byte            // number of the last MsgContinue: who sent a later one need not follow the stop before it
 	go listenControl(orders) // ends with the process
 	for {
 		select {
 		case <-child:
-			if ws, ended := collect(pid); ended {
+			if ws, ended := collect(pid, last); ended {
 				return die(ws)
 			}
 		case s := <-hangup:
@@ -58,7 +71,9 @@ func RunSession(args []string) int {
 				_ = unix.Kill(-pid, unix.SIGCONT)
 				continue
 			}
-			obey(pid, m)
+			if obey(pid, m); m[0] == proc.MsgContinue {
+				last = m[len(m)-1]
+			}
 		}
 	}
 }
@@ -67,9 +82,23 @@ func obey(pid int, m []byte) {
 	switch {
 	case m[0] == proc.MsgSignal && len(m) == 2:
 		_ = unix.Kill(-pid, unix.Signal(m[1]))
-	case m[0] == proc.MsgContinue:
+	case m[0] == proc.MsgContinue && len(m) == 3:
+		place(pid, m[1]&proc.InBackground != 0)
+		if m[1]&proc.NoSignal == 0 {
+			_ = unix.Kill(-pid, unix.SIGCONT)
+		}
+	}
+}
+
+// place gives the terminal to the command or takes it. What the command itself
+// made the foreground, as a shell does with its jobs, stays that.
+func place(pid int, background bool) {
+	own := unix.Getpgrp()
+	switch has, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); {
+	case background:
+		_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, own)
+	case err != nil || has == own:
 		_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, pid)
-		_ = unix.Kill(-pid, unix.SIGCONT)
 	}
 }
 
@@ -91,7 +120,7 @@ func listenControl(orders chan<- []byte) {
 }
 
 // collect tells what happened to the command and whether it ended.
-func collect(pid int) (unix.WaitStatus, bool) {
+func collect(pid int, last byte) (unix.WaitStatus, bool) {
 	for {
 		var ws unix.WaitStatus
 		n, err := unix.Wait4(pid, &ws, unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
@@ -101,7 +130,7 @@ func collect(pid int) (unix.WaitStatus, bool) {
 		case err != nil || n == 0:
 			return 0, false
 		case ws.Stopped():
-			tell([]byte{proc.MsgStopped, byte(ws.StopSignal())})
+			tell([]byte{proc.MsgStopped, byte(ws.StopSignal()), last})
 		case ws.Continued():
 			tell([]byte{proc.MsgContinued})
 		default:
