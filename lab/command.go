@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"ssi/internal/errno"
 	"ssi/internal/id"
 )
 
@@ -73,7 +74,8 @@ not know that time passes. resume lets it go on.`, (*Lab).Pause),
 
 const (
 	exitPlain = "0 success\n1 failure; stderr says what, why and what to do\n2 the command line makes no sense"
-	exitRun   = "0 the program succeeded\nN the program's own exit status\n126 the program was found and could not be run\n127 the program was not found\n128+S the program was killed by signal S\n255 the node went off meanwhile, or the lab could not start\n2 the command line makes no sense"
+	exitRun   = "0 the program succeeded\nN the program's own exit status\n126 the program was found and could not be run\n127 the program was not found\n128+S the program was killed by signal S\n255 the node went off or was fenced meanwhile, or the lab could not start\n2 the command line makes no sense"
+	exitExec  = "0 the program succeeded\nN the program's own exit status\n126 the program was found and could not be run\n127 the program was not found\n128+S the program was killed by signal S\n255 the node is off or fenced, or became so meanwhile, or there is no such lab\n2 the command line makes no sense"
 )
 
 // manual adds what the help says below the options.
@@ -188,21 +190,13 @@ down, or until the machine ends.`,
 				state = "starting"
 			}
 			_, err = fmt.Fprintf(c.env.Out, "lab %q is %s: %d nodes in %.1f s; next: `ssi lab%s sh 1`, `ssi lab%s down`\n",
-				l.Name, state, o.Nodes, time.Since(start).Seconds(), c.flag(), c.flag())
+				l.Name, state, o.Nodes, time.Since(start).Seconds(), nameFlag(c.name), nameFlag(c.name))
 			return err
 		},
 	}, exitPlain)
 	s.add(cmd)
 	cmd.Flags().BoolVar(&s.noWait, "no-wait", false, "return before the nodes are UP")
 	return cmd
-}
-
-// flag is how to name this lab in another command.
-func (c *commands) flag() string {
-	if c.name == DefaultName {
-		return ""
-	}
-	return " --name " + c.name
 }
 
 func (c *commands) down() *cobra.Command {
@@ -236,7 +230,12 @@ also removes what is left of labs that were killed.`,
 			}
 			for _, name := range list {
 				l, err := Attach(cmd.Context(), name)
-				if err != nil {
+				switch {
+				case all && errno.Is(err, errno.Unavailable): // it ended meanwhile
+					continue
+				case errno.Is(err, errno.Unavailable):
+					return errno.New(errno.NotFound, "", 0, "no lab named %q is running; `ssi lab status` lists those that are", name)
+				case err != nil:
 					return plain(err)
 				}
 				if err := l.Down(cmd.Context()); err != nil {

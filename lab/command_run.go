@@ -31,6 +31,11 @@ type startFlags struct {
 	timeout time.Duration
 }
 
+// consoleFlag adds --console.
+func consoleFlag(cmd *cobra.Command) *bool {
+	return cmd.Flags().Bool("console", false, "run it past the node's daemon, by entering the node from outside")
+}
+
 func (s *startFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.IntVarP(&s.nodes, "nodes", "n", 3, fmt.Sprintf("how many nodes, 1 to %d", MaxNodes))
@@ -68,12 +73,14 @@ func unseen(dir string) bool {
 
 func (c *commands) run() *cobra.Command {
 	var s startFlags
+	var console *bool
 	cmd := manual(&cobra.Command{
 		Use:   "run [-n N] [--] [CMD [ARG…]]",
 		Short: "start a lab, run a command on node 1, end the lab",
 		Long: `run starts a lab, waits until all nodes are UP, runs CMD on node 1 with the
 standard streams, terminal and signals of this process, and ends the lab. The exit
-status is that of CMD. Without CMD it runs an interactive shell.
+status is that of CMD. Without CMD it runs an interactive shell. It enters the node
+as lab exec does.
 
 CMD starts in the current directory; when the nodes cannot see that, each gets a
 copy of its own.`,
@@ -86,15 +93,16 @@ copy of its own.`,
 			if err != nil {
 				return err
 			}
-			return c.runLab(cmd.Context(), o, args)
+			return c.runLab(cmd.Context(), o, *console, args)
 		},
 	}, exitRun)
+	console = consoleFlag(cmd)
 	cmd.Flags().SetInterspersed(false)
 	s.add(cmd)
 	return cmd
 }
 
-func (c *commands) runLab(ctx context.Context, o Options, args []string) (err error) {
+func (c *commands) runLab(ctx context.Context, o Options, console bool, args []string) (err error) {
 	start, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	began := time.Now()
@@ -110,7 +118,7 @@ func (c *commands) runLab(ctx context.Context, o Options, args []string) (err er
 		fmt.Fprintf(c.env.Err, welcome, o.Nodes, time.Since(began).Seconds(), o.Name)
 	}
 	// From here on the signals are the command's.
-	return c.runIn(ctx, l, 1, shellOr(args), stop, l.Close)
+	return c.runIn(ctx, l, 1, Cmd{Args: shellOr(args), Console: console}, stop, l.Close)
 }
 
 const welcome = `%d nodes are up after %.1f s. This is a shell on node 1 of lab %q.
@@ -133,10 +141,9 @@ func shellOr(args []string) []string {
 // runIn runs a command in a node as if it were one here, calls end, and ends
 // this program with the status of the command. ready is called when the signals
 // are cared for.
-func (c *commands) runIn(ctx context.Context, l *Lab, n id.Node, args []string, ready func(), end func() error) error {
+func (c *commands) runIn(ctx context.Context, l *Lab, n id.Node, cmd Cmd, ready func(), end func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	tty := pty.IsTerminal(c.env.In) && pty.IsTerminal(c.env.Out)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
@@ -147,7 +154,9 @@ func (c *commands) runIn(ctx context.Context, l *Lab, n id.Node, args []string, 
 		defer close(done)
 		forward(ctx, cancel, signals, pass)
 	}()
-	status, err := l.Run(ctx, n, Cmd{Args: args, Stdin: c.env.In, Stdout: c.env.Out, Stderr: c.env.Err, TTY: tty, Signals: pass})
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Signals = c.env.In, c.env.Out, c.env.Err, pass
+	cmd.TTY = pty.IsTerminal(c.env.In) && pty.IsTerminal(c.env.Out)
+	status, err := l.Run(ctx, n, cmd)
 	interrupted := ctx.Err() != nil
 	cancel()
 	if eerr := end(); eerr != nil && err == nil {
@@ -183,37 +192,48 @@ func forward(ctx context.Context, cancel func(), signals <-chan os.Signal, pass 
 }
 
 func (c *commands) exec() *cobra.Command {
+	var console *bool
 	cmd := manual(&cobra.Command{
-		Use:   "exec NODE [--] CMD [ARG…]",
-		Short: "run a command on a node, from outside",
+		Use:   "exec [--console] NODE [--] CMD [ARG…]",
+		Short: "run a command on a node",
 		Long: `exec runs CMD on a node with the standard streams, terminal and signals of this
-process, and ends with its exit status. Unlike onnode it needs nothing of the
-cluster: it enters the node's namespaces.`,
+process, and ends with its exit status. It enters the node as a login does: the
+node's own daemon starts CMD, as it does for onnode.
+
+A node that is fenced starts nothing, and ends what runs there. --console needs
+nothing of the node: it enters the namespaces from outside. What it runs is not
+among the processes that the cluster knows as its users'.`,
 		Example: `  ssi lab exec 2 ip addr
-  ssi lab exec 3 -- sh -c 'dd if=/dev/zero of=/fill; rm /fill'`,
+  ssi lab exec 3 -- sh -c 'dd if=/dev/zero of=/fill; rm /fill'
+  ssi lab exec --console 3 cluster -v`,
 		Args: c.args(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.execIn(cmd.Context(), args[0], args[1:])
+			return c.execIn(cmd.Context(), args[0], *console, args[1:])
 		},
-	}, exitRun)
+	}, exitExec)
 	cmd.Flags().SetInterspersed(false)
+	console = consoleFlag(cmd)
 	return cmd
 }
 
 func (c *commands) sh() *cobra.Command {
-	return manual(&cobra.Command{
-		Use:     "sh NODE",
-		Short:   "a shell on a node",
-		Long:    `sh runs an interactive shell on a node, from outside as exec does.`,
+	var console *bool
+	cmd := manual(&cobra.Command{
+		Use:   "sh [--console] NODE",
+		Short: "a shell on a node",
+		Long: `sh runs an interactive shell on a node, which it enters as exec does: as a login,
+or with --console past the node's daemon.`,
 		Example: `  ssi lab sh 2`,
 		Args:    c.args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.execIn(cmd.Context(), args[0], shellOr(nil))
+			return c.execIn(cmd.Context(), args[0], *console, shellOr(nil))
 		},
-	}, exitRun)
+	}, exitExec)
+	console = consoleFlag(cmd)
+	return cmd
 }
 
-func (c *commands) execIn(ctx context.Context, node string, args []string) error {
+func (c *commands) execIn(ctx context.Context, node string, console bool, args []string) error {
 	n, err := c.node(node)
 	if err != nil {
 		return err
@@ -226,9 +246,10 @@ func (c *commands) execIn(ctx context.Context, node string, args []string) error
 	}
 	l, err := Attach(ctx, c.name)
 	if err != nil {
-		return plain(err)
+		fmt.Fprintf(c.env.Err, "lab: %v\n", plain(err))
+		return c.env.Exit(255)
 	}
-	return c.runIn(ctx, l, n, args, func() {}, l.Close)
+	return c.runIn(ctx, l, n, Cmd{Args: args, Console: console}, func() {}, l.Close)
 }
 
 func (c *commands) logs() *cobra.Command {

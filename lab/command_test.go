@@ -35,7 +35,7 @@ func runCmd(t *testing.T, stdin string, args ...string) (stdout, stderr string, 
 func TestRunCommand(t *testing.T) {
 	needRoot(t)
 	before := tracesNow(t)
-	out, errs, status := runCmd(t, "input\n", "run", "--name", labName("run"), "-n", "2", "--", "sh", "-c", "hostname; cat; pwd; echo to stderr >&2; exit 7")
+	out, errs, status := runCmd(t, "input\n", "run", "--console", "--name", labName("run"), "-n", "2", "--", "sh", "-c", "hostname; cat; pwd; echo to stderr >&2; exit 7")
 	if want := "node1\ninput\n" + must(os.Getwd()) + "\n"; out != want || errs != "to stderr\n" || status != 7 {
 		t.Errorf("stdout %q, want %q; stderr %q; status %d", out, want, errs, status)
 	}
@@ -46,7 +46,7 @@ func TestRunCommand(t *testing.T) {
 	dir := t.TempDir()
 	check(t, os.WriteFile(dir+"/script", []byte("cat data\n"), 0o644))
 	check(t, os.WriteFile(dir+"/data", []byte("data\n"), 0o644))
-	cmd := labCmd(t, "run", "--name", labName("run"), "-n", "1", "sh", "script")
+	cmd := labCmd(t, "run", "--console", "--name", labName("run"), "-n", "1", "sh", "script")
 	cmd.Dir = dir
 	if raw, err := cmd.CombinedOutput(); err != nil || string(raw) != "data\n" {
 		t.Errorf("script in /tmp: %v: %q", err, raw)
@@ -72,7 +72,7 @@ func TestOwnerEnds(t *testing.T) {
 				t.Skip("short: five labs take their time")
 			}
 			before := tracesNow(t)
-			cmd := labCmd(t, "run", "--name", labName("owner"), "-n", "2", "--", "sh", "-c", c.script)
+			cmd := labCmd(t, "run", "--console", "--name", labName("owner"), "-n", "2", "--", "sh", "-c", c.script)
 			stdout := must(cmd.StdoutPipe())
 			var errs bytes.Buffer
 			cmd.Stderr = &errs
@@ -98,7 +98,7 @@ func TestOwnerEnds(t *testing.T) {
 func TestInterruptedStart(t *testing.T) {
 	needRoot(t)
 	before := tracesNow(t)
-	cmd := labCmd(t, "run", "--name", labName("intr"), "-n", "2", "--profile", "sleepy", "true")
+	cmd := labCmd(t, "run", "--console", "--name", labName("intr"), "-n", "2", "--profile", "sleepy", "true")
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	check(t, cmd.Start())
@@ -142,21 +142,27 @@ func TestUpAndVerbs(t *testing.T) {
 		{"up -n 128", 2, "128 nodes: a lab has 1 to 127"},
 		{"up --disk much", 2, `"much" is no size`},
 		{"status", 0, labName("up") + "  1     on     10.85.0.1"},
-		{"exec 2 -- hostname", 0, "node2\n"},
-		{"exec 2 sh -c exit\t5", 5, ""},
-		{"exec 2 no-such", 127, "lab: exec: node 2: no-such: command not found"},
+		{"exec --console 2 -- hostname", 0, "node2\n"},
+		{"exec --console 2 sh -c exit\t5", 5, ""},
+		{"exec --console 2 no-such", 127, "lab: exec: node 2: no-such: command not found"},
 		{"exec 0 true", 2, `"0" is not a node number`},
 		{"exec 128 true", 2, `"128" is not a node number`},
-		{"exec 3 true", 255, `the lab "` + labName("up") + `" has no node 3: its nodes are 1 to 2`},
+		{"exec --console 3 true", 255, `the lab "` + labName("up") + `" has no node 3: its nodes are 1 to 2`},
+		// The fake daemon runs nothing: who is refused learns of the other way.
+		{"exec 2 true", 255, "lab: node 2: this daemon has no method"},
+		{"exec 2 true", 255, "past the daemon: `ssi lab --name " + labName("up") + " exec --console 2 CMD`"},
+		{"exec 3 true", 255, `node 3: there is no such node: lab "` + labName("up") + `" has 2`},
 		{"exec 2", 2, "arguments are missing"},
 		{"crash 2", 0, ""},
 		{"crash 2", 1, "node 2: it is off already"},
 		{"exec 2 true", 255, "node 2: it is off"},
+		{"exec --console 2 true", 255, "node 2: it is off"},
 		{"status", 0, "crashed"},
 		{"start node2", 0, ""},
 		{"start 2", 1, "node 2: it is on already"},
 		{"pause 2", 0, ""},
 		{"pause 2", 1, "it is paused"},
+		{"exec 2 true", 255, "node 2: it is paused"},
 		{"resume 2", 0, ""},
 		{"cut 1 2 --one-way", 0, ""},
 		{"status", 0, "node 1 to node 2: cut"},
@@ -170,15 +176,17 @@ func TestUpAndVerbs(t *testing.T) {
 		{"cut 1 1", 1, "two different ones"},
 		{"heal", 0, ""},
 		{"add", 0, "3\n"},
-		{"exec 3 hostname", 0, "node3\n"},
+		{"exec --console 3 hostname", 0, "node3\n"},
 		{"logs 3", 0, "fake init of node3"},
 		{"explode", 2, `there is no command "explode"`},
 		{"down", 0, ""},
-		{"down", 1, `no lab named "` + labName("up") + `" is running`},
+		{"down", 1, `no lab named "` + labName("up") + "\" is running; `ssi lab status` lists those that are\n"},
+		{"exec 1 true", 255, `no lab named "` + labName("up") + `" is running`},
+		{"sh --console 1", 255, `no lab named "` + labName("up") + `" is running`},
 	} {
 		args := strings.Fields(c.args)
 		if strings.Contains(c.args, "\t") { // one argument with a blank
-			args = []string{"exec", "2", "sh", "-c", "exit 5"}
+			args = []string{"exec", "--console", "2", "sh", "-c", "exit 5"}
 		}
 		out, errs, status := runCmd(t, "", append([]string{args[0], lab}, args[1:]...)...)
 		if status != c.status || !strings.Contains(out+errs, c.want) {
@@ -209,7 +217,7 @@ func TestTerminal(t *testing.T) {
 	defer slave.Close()
 	check(t, pty.SetSize(master, 33, 101))
 	modes := must(pty.Modes(slave))
-	cmd := labCmd(t, "sh", "1", "--name", l.Name)
+	cmd := labCmd(t, "sh", "--console", "1", "--name", l.Name)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.Env = append(os.Environ(), "PS1=> ", "TERM=dumb", "HOME=/") // without the start-up file of whoever runs the test
 	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true

@@ -24,19 +24,42 @@ type Cmd struct {
 	Env  []string // default: this process's, see nodeEnv
 	Dir  string   // default: this process's; "/" if the node has no such directory
 
-	// Stdin, Stdout and Stderr are handed over as they are; nil is /dev/null.
+	// nil is /dev/null. At the console they are handed over as they are.
 	Stdin, Stdout, Stderr *os.File
 	// TTY gives the command a terminal of the node, relayed to Stdin and Stdout,
 	// which must be terminals.
 	TTY bool
-	// Signals are passed on to the process group of the command.
+	// Console runs the command past the node's daemon, by entering the node's
+	// namespaces from outside: also when the node is fenced or its daemon is gone.
+	// It is none of the processes that the cluster knows as its users'.
+	Console bool
+	// Signals are passed on to the process group of the command. Without Console
+	// it gets what this process gets, see rexec.Run.
 	Signals <-chan os.Signal
 }
 
-// Exec runs a command in node n without input and returns what it wrote and its
-// exit status, 128 + N for death by signal N. An error means that it did not run
-// to its end.
+func (c *Cmd) dir() string {
+	if c.Dir != "" {
+		return c.Dir
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return "/"
+	}
+	return dir
+}
+
+// Exec runs a command in node n, as a login does, without input and returns what
+// it wrote and its exit status, 128 + N for death by signal N. An error means
+// that it did not run to its end.
 func (l *Lab) Exec(ctx context.Context, n id.Node, args ...string) (out []byte, code int, err error) {
+	var buf bytes.Buffer // written by one goroutine of rexec.Run
+	code, err = l.login(ctx, n, &Cmd{Args: args}, nil, &buf, &buf)
+	return buf.Bytes(), code, err
+}
+
+// Console is Exec at the console, see Cmd.Console.
+func (l *Lab) Console(ctx context.Context, n id.Node, args ...string) (out []byte, code int, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, 0, fmt.Errorf("lab: %w", err)
@@ -44,7 +67,7 @@ func (l *Lab) Exec(ctx context.Context, n id.Node, args ...string) (out []byte, 
 	var buf bytes.Buffer
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.Copy(&buf, r) })
-	code, err = l.Run(ctx, n, Cmd{Args: args, Stdout: w, Stderr: w})
+	code, err = l.Run(ctx, n, Cmd{Args: args, Stdout: w, Stderr: w, Console: true})
 	_ = w.Close()
 	// What the command left running may hold the pipe.
 	_ = r.SetReadDeadline(time.Now().Add(drainTime))
@@ -60,10 +83,27 @@ const drainTime = 200 * time.Millisecond
 // Run runs a command in node n and returns its exit status, 128 + N for death by
 // signal N. When ctx ends, the command is hung up.
 func (l *Lab) Run(ctx context.Context, n id.Node, c Cmd) (int, error) {
-	p := execParams{Node: n, Args: c.Args, Env: l.nodeEnv(c.Env), Dir: c.Dir, TTY: c.TTY}
-	if p.Dir == "" {
-		p.Dir, _ = os.Getwd()
+	if c.Console {
+		return l.console(ctx, n, &c)
 	}
+	// An interface that holds a nil file is not nil.
+	var stdin io.Reader
+	var stdout, stderr io.Writer
+	if c.Stdin != nil {
+		stdin = c.Stdin
+	}
+	if c.Stdout != nil {
+		stdout = c.Stdout
+	}
+	if c.Stderr != nil {
+		stderr = c.Stderr
+	}
+	return l.login(ctx, n, &c, stdin, stdout, stderr)
+}
+
+// console runs a command past the node's daemon.
+func (l *Lab) console(ctx context.Context, n id.Node, c *Cmd) (int, error) {
+	p := execParams{Node: n, Args: c.Args, Env: l.nodeEnv(c.Env), Dir: c.dir(), TTY: c.TTY}
 	if c.TTY {
 		if rows, cols, err := pty.Size(c.Stdout); err == nil {
 			p.Rows, p.Cols = rows, cols
@@ -84,7 +124,7 @@ func (l *Lab) Run(ctx context.Context, n id.Node, c Cmd) (int, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	end, err := converse(conn, &c)
+	end, err := converse(conn, c)
 	switch {
 	case ctx.Err() != nil:
 		return 255, context.Cause(ctx)

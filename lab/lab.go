@@ -187,7 +187,7 @@ func List(ctx context.Context) ([]string, error) {
 func (l *Lab) dial(ctx context.Context) (*api.Client, error) {
 	c, err := api.DialPath(ctx, filepath.Join(dirOf(l.Name), socketFile))
 	if err != nil {
-		return nil, errno.New(errno.Unavailable, "lab", 0, "no lab named %q is running: start it with `ssi lab up --name %s`", l.Name, l.Name)
+		return nil, errno.New(errno.Unavailable, "lab", 0, "no lab named %q is running: `ssi lab%s up` starts one", l.Name, nameFlag(l.Name))
 	}
 	return c, nil
 }
@@ -244,16 +244,11 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 
 // Dial connects to the node daemon of node n.
 func (l *Lab) Dial(ctx context.Context, n id.Node) (*api.Client, error) {
-	st, err := l.Status(ctx)
+	root, err := l.inside(ctx, n, true)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range st.Nodes {
-		if m.Node == n && m.PID > 0 {
-			return api.DialPath(ctx, fmt.Sprintf("/proc/%d/root/proc/%d/root%s", st.PID, m.PID, socketPath))
-		}
-	}
-	return nil, errno.New(errno.Unavailable, "lab", n, "is not on")
+	return api.DialPath(ctx, root+socketPath)
 }
 
 func (l *Lab) do(ctx context.Context, op string, n id.Node) (id.Node, error) {

@@ -46,7 +46,7 @@ func start(t *testing.T, o Options) *Lab {
 // sh runs a shell command on a node, which must succeed.
 func sh(t *testing.T, l *Lab, n id.Node, script string) string {
 	t.Helper()
-	out, code, err := l.Exec(t.Context(), n, "sh", "-c", script)
+	out, code, err := l.Console(t.Context(), n, "sh", "-c", script)
 	if err != nil || code != 0 {
 		t.Fatalf("node %d: %s: status %d, %v: %s", n, script, code, err, out)
 	}
@@ -143,7 +143,7 @@ func TestExec(t *testing.T) {
 		{[]string{"/no/such/command"}, 127, "node 1: /no/such/command: no such file or directory"},
 		{[]string{"/etc/passwd"}, 126, "node 1: /etc/passwd: permission denied"},
 	} {
-		_, code, err := l.Exec(t.Context(), 1, c.args...)
+		_, code, err := l.Console(t.Context(), 1, c.args...)
 		text := ""
 		if err != nil {
 			text = strings.TrimPrefix(err.Error(), "exec: ")
@@ -152,7 +152,7 @@ func TestExec(t *testing.T) {
 			t.Errorf("%q: status %d, %q; want %d, %q", c.args, code, text, c.code, c.err)
 		}
 	}
-	if _, _, err := l.Exec(t.Context(), 9, "true"); !errno.Is(err, errno.NotFound) || !strings.Contains(err.Error(), "its nodes are 1 to 1") {
+	if _, _, err := l.Console(t.Context(), 9, "true"); !errno.Is(err, errno.NotFound) || !strings.Contains(err.Error(), "its nodes are 1 to 1") {
 		t.Errorf("exec on a node that is not there: %v", err)
 	}
 	// A command whose caller goes away is hung up with its children.
@@ -160,7 +160,7 @@ func TestExec(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _, _ = l.Exec(ctx, 1, "sh", "-c", "trap '' HUP; sleep 1234 & wait")
+		_, _, _ = l.Console(ctx, 1, "sh", "-c", "trap '' HUP; sleep 1234 & wait")
 	}()
 	running := func() bool { return sh(t, l, 1, "grep -l 1234 /proc/[0-9]*/cmdline 2>/dev/null | wc -l") >= "3" } // sh, sleep, grep
 	eventually(t, "the command runs", running)
@@ -184,13 +184,13 @@ func TestLifeOfANode(t *testing.T) {
 	held := make(chan struct{})
 	go func() {
 		defer close(held)
-		_, _, _ = l.Exec(hctx, 1, "/sbin/ssi", "hold", "2")
+		_, _, _ = l.Console(hctx, 1, "/sbin/ssi", "hold", "2")
 	}()
 	defer func() { release(); <-held }()
 	eventually(t, "the connection stands", func() bool { return strings.Contains(sh(t, l, 1, "ss -Htn state established dst 10.85.0.2"), "1985") })
 	ended := make(chan error, 1)
 	go func() {
-		_, code, err := l.Exec(ctx, 2, "sleep", "1000")
+		_, code, err := l.Console(ctx, 2, "sleep", "1000")
 		if code != 255 {
 			err = errno.New(errno.Other, "", 0, "status %d, %v", code, err)
 		}
@@ -210,7 +210,7 @@ func TestLifeOfANode(t *testing.T) {
 	if st := nodeStatus(t, l, 2); st.State != Off || st.Cause != "crashed" {
 		t.Errorf("status of a crashed node: %+v", st)
 	}
-	if _, _, err := l.Exec(ctx, 2, "true"); !errno.Is(err, errno.Unavailable) {
+	if _, _, err := l.Console(ctx, 2, "true"); !errno.Is(err, errno.Unavailable) {
 		t.Errorf("exec on a crashed node: %v", err)
 	}
 	// A power cut sends nothing: the peer's connection must still stand.
@@ -237,10 +237,10 @@ func TestPauseAndPower(t *testing.T) {
 	if err := l.Pause(ctx, 2); err != nil {
 		t.Fatal(err)
 	}
-	if _, code, _ := l.Exec(ctx, 1, "/sbin/ssi", "probe", "2", "300ms"); code == 0 {
+	if _, code, _ := l.Console(ctx, 1, "/sbin/ssi", "probe", "2", "300ms"); code == 0 {
 		t.Error("a paused node answers")
 	}
-	if _, _, err := l.Exec(ctx, 2, "true"); !errno.Is(err, errno.Unavailable) || !strings.Contains(err.Error(), "paused") {
+	if _, _, err := l.Console(ctx, 2, "true"); !errno.Is(err, errno.Unavailable) || !strings.Contains(err.Error(), "paused") {
 		t.Errorf("exec on a paused node: %v", err)
 	}
 	if err := l.Resume(ctx, 2); err != nil {
@@ -264,13 +264,13 @@ func TestPauseAndPower(t *testing.T) {
 	}
 	ready()
 	boots := nodeStatus(t, l, 2).Boots
-	_, _, _ = l.Exec(ctx, 2, "kill", "-USR1", "1") // the fake init reboots
+	_, _, _ = l.Console(ctx, 2, "kill", "-USR1", "1") // the fake init reboots
 	eventually(t, "the node reboots", func() bool {
 		st := nodeStatus(t, l, 2)
 		return st.State == On && st.Boots == boots+1
 	})
 	ready()
-	_, _, _ = l.Exec(ctx, 2, "kill", "-TERM", "1") // the fake init powers off
+	_, _, _ = l.Console(ctx, 2, "kill", "-TERM", "1") // the fake init powers off
 	eventually(t, "the node powers off", func() bool {
 		st := nodeStatus(t, l, 2)
 		return st.State == Off && st.Cause == "powered off"
@@ -282,7 +282,7 @@ func TestPauseAndPower(t *testing.T) {
 
 func TestDiskFull(t *testing.T) {
 	l := start(t, Options{Nodes: 2, Disk: 4 << 20})
-	out, code, _ := l.Exec(t.Context(), 2, "dd", "if=/dev/zero", "of=/var/fill", "bs=64k")
+	out, code, _ := l.Console(t.Context(), 2, "dd", "if=/dev/zero", "of=/var/fill", "bs=64k")
 	if code == 0 || !strings.Contains(string(out), "No space left") {
 		t.Fatalf("dd onto a small disk: status %d: %s", code, out)
 	}

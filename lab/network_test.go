@@ -15,7 +15,7 @@ import (
 // trip, with the neighbour tables empty, so that broadcasts must pass as well.
 func reach(t *testing.T, l *Lab, from, to id.Node, timeout string) bool {
 	t.Helper()
-	_, code, err := l.Exec(t.Context(), from, "sh", "-c", "ip neigh flush all; exec /sbin/ssi probe "+to.String()+" "+timeout)
+	_, code, err := l.Console(t.Context(), from, "sh", "-c", "ip neigh flush all; exec /sbin/ssi probe "+to.String()+" "+timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func flows(t *testing.T, l *Lab, from, to id.Node) bool {
 	t.Helper()
 	heard := make(chan int, 1)
 	go func() {
-		_, code, _ := l.Exec(t.Context(), to, "/sbin/ssi", "hear", Addr(from), "300ms")
+		_, code, _ := l.Console(t.Context(), to, "/sbin/ssi", "hear", Addr(from), "300ms")
 		heard <- code
 	}()
 	for {
@@ -136,7 +136,7 @@ func TestFaultsKeepStreams(t *testing.T) {
 	l := start(t, Options{Nodes: 3})
 	done := make(chan string, 1)
 	go func() {
-		out, code, err := l.Exec(t.Context(), 1, "/sbin/ssi", "stream", "2", "300")
+		out, code, err := l.Console(t.Context(), 1, "/sbin/ssi", "stream", "2", "300")
 		if err != nil || code != 0 {
 			t.Errorf("stream: status %d, %v: %s", code, err, out)
 		}

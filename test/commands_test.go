@@ -82,7 +82,7 @@ func TestCommands(t *testing.T) {
 		{"onnode 2 sh -c 'echo $SSI_NODE'", 0, `^2\n$`, ``},
 		{"onall uname -n | sort", 0, `^node1: node1\nnode2: node2\nnode3: node3\n$`, ``},
 		{"onall --no-prefix -j1 uname -n", 0, `^node1\nnode2\nnode3\n$`, ``},
-		{"onall sh -c 'exit $SSI_NODE'", 3, ``, ``},
+		{"onall sh -c 'exit $SSI_NODE'", 3, ``, `^onall: failed on 3 of 3 nodes: node1 \(status 1\), node2 \(status 2\), node3 \(status 3\)\n$`},
 		{"onclass web uname -n", 0, `^node2: node2\n$`, ``},
 		{"onclass mail true", 255, ``, `^onclass: no node that is UP is of class "mail"; the classes are: web\n$`},
 		{"localview onall uname -n", 0, `^node1: node1\n$`, ``},

@@ -132,10 +132,11 @@ func (c *cluster) ctx() context.Context {
 	return ctx
 }
 
-// try runs a command on a node and returns its output and status.
+// try runs a command at the console of a node, which also works where the node is
+// fenced, and returns its output and status.
 func (c *cluster) try(n id.Node, args ...string) (string, int) {
 	c.t.Helper()
-	out, status, err := c.Exec(c.ctx(), n, args...)
+	out, status, err := c.Console(c.ctx(), n, args...)
 	if err != nil {
 		c.t.Fatalf("node %d: %s: %v\n%s", n, strings.Join(args, " "), err, out)
 	}

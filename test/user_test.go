@@ -29,7 +29,7 @@ func (c *cluster) run(n id.Node, stdin string, args ...string) result {
 	in := file(c.t, filepath.Join(dir, "in"), stdin)
 	out, errs := file(c.t, filepath.Join(dir, "out"), ""), file(c.t, filepath.Join(dir, "err"), "")
 	defer func() { _, _, _ = in.Close(), out.Close(), errs.Close() }()
-	status, err := c.Run(c.ctx(), n, lab.Cmd{Args: args, Stdin: in, Stdout: out, Stderr: errs, Dir: "/"})
+	status, err := c.Run(c.ctx(), n, lab.Cmd{Args: args, Stdin: in, Stdout: out, Stderr: errs, Dir: "/", Console: true})
 	if err != nil {
 		c.t.Fatalf("node %d: %s: %v", n, strings.Join(args, " "), err)
 	}

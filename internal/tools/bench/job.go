@@ -84,7 +84,7 @@ func (s *site) inNode(ctx context.Context, n id.Node, job string, o order) (samp
 	defer cancel()
 	decoded := make(chan error, 1)
 	go func() { decoded <- json.NewDecoder(r).Decode(&out) }()
-	code, err := s.lab.Run(ctx, n, lab.Cmd{Args: []string{s.self, jobArg, job, string(raw)}, Stdout: w, Stderr: os.Stderr, Dir: "/"})
+	code, err := s.lab.Run(ctx, n, lab.Cmd{Args: []string{s.self, jobArg, job, string(raw)}, Stdout: w, Stderr: os.Stderr, Dir: "/", Console: true})
 	_ = w.Close()
 	_ = r.SetReadDeadline(time.Now().Add(5 * time.Second))
 	derr := <-decoded
