@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -154,12 +155,21 @@ func TestThreeNodes(t *testing.T) {
 
 	// It comes back under its number, with an empty memory.
 	all[2].start()
-	all[0].sees(3, member.Up)
+	var back id.Epoch // of its return
+	for _, tr := range all[0].sees(3, member.Up).History {
+		if tr.Node == 3 && tr.To == member.Up {
+			back = tr.Epoch
+		}
+	}
 	all[2].serves()
 	await(t, "nodeup to be noted", all[0].c.Revision(), func(uint64) bool {
-		_, err := all[0].c.Registry().Stale().Get(keyNodeupDone)
-		return err == nil && strings.Contains(hooks(), "nodeup 3 ready")
+		e, err := all[0].c.Registry().Stale().Get(keyNodeupDone)
+		var done id.Epoch
+		return err == nil && json.Unmarshal(e.Value, &done) == nil && done >= back
 	})
+	if got := hooks(); strings.Count(got, "nodeup 3 ready") != 1 {
+		t.Errorf("after its return the hooks wrote %q", got)
+	}
 
 	// The leader leaves in order; the role moves, and no hook is forgotten.
 	first := all[0].c.Status().Load().Leader
