@@ -102,12 +102,18 @@ func TestInterruptedStart(t *testing.T) {
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	check(t, cmd.Start())
+	var st Status
+	defer func() {
+		if t.Failed() {
+			t.Logf("the last status is %+v; the lab wrote %q", st, errs.String())
+		}
+	}()
 	eventually(t, "the lab is there", func() bool {
 		l, err := Attach(t.Context(), labName("intr"))
 		if err != nil {
 			return false
 		}
-		st, err := l.Status(t.Context())
+		st, err = l.Status(t.Context())
 		return err == nil && len(st.Nodes) == 2 && st.Nodes[1].State == On
 	})
 	check(t, cmd.Process.Signal(unix.SIGINT))

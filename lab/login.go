@@ -66,7 +66,9 @@ func (l *Lab) login(ctx context.Context, n id.Node, c *Cmd, stdin io.Reader, std
 	case e.Op == "connect":
 		why = fmt.Sprintf("node %d: its daemon does not run", n)
 	case e.Node == 0:
-		why = fmt.Sprintf("node %d: %s", n, why)
+		said := *e
+		said.Op, said.Node = "", n
+		why = said.Error()
 	}
 	return 255, errno.New(errno.KindOf(err), "", 0, "%s; past the daemon: `ssi lab%s exec --console %d CMD`", why, nameFlag(l.Name), n)
 }

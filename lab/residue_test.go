@@ -231,7 +231,7 @@ func TestBadOptions(t *testing.T) {
 			}
 		}
 	}
-	if _, err := Attach(t.Context(), labName("none")); !errno.Is(err, errno.Unavailable) || !strings.Contains(err.Error(), "ssi lab up --name "+labName("none")) {
+	if _, err := Attach(t.Context(), labName("none")); !errno.Is(err, errno.Unavailable) || !strings.Contains(err.Error(), "ssi lab --name "+labName("none")+" up") {
 		t.Errorf("attach to no lab: %v", err)
 	}
 }

@@ -74,7 +74,7 @@ func TestLabRun(t *testing.T) {
 		{[]string{"run", "--name", name, "-n", "0"}, 2, ""},
 		{[]string{"run", "--name", "no/name"}, 255, "no/name"},
 		{[]string{"status", "--name", "none"}, 1, "none"},
-		{[]string{"exec", "--name", "none", "1", "true"}, 1, "none"},
+		{[]string{"exec", "--name", "none", "1", "true"}, 255, "none"},
 	} {
 		got := ssiLab(t, "", test.args...)
 		if got.status != test.status || !strings.Contains(got.stderr, test.says) || got.stdout != "" {
