@@ -1,0 +1,3 @@
+package gate
+
+func runGate([]string) error { return nil }
