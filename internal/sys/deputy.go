@@ -57,6 +57,19 @@ type Call struct {
 	Kept []byte
 }
 
+// LoadKept reads what StoreKept or a deputy wrote to 8 aligned bytes (Call.Kept).
+func LoadKept(b []byte) int64 {
+	_ = b[7]
+	return atomic.LoadInt64((*int64)(unsafe.Pointer(&b[0])))
+}
+
+// StoreKept writes 8 aligned bytes at once: nobody, not even who finds them after
+// this process was killed, sees a part.
+func StoreKept(b []byte, v int64) {
+	_ = b[7]
+	atomic.StoreInt64((*int64)(unsafe.Pointer(&b[0])), v)
+}
+
 // Errno is the error of the call, or 0.
 func (c *Call) Errno() unix.Errno {
 	if c.Ret < 0 && c.Ret >= -4095 {

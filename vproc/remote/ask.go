@@ -1,0 +1,72 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"ssi/internal/errno"
+	"ssi/internal/id"
+	"ssi/vproc/call"
+)
+
+// The pause before a call is repeated.
+const (
+	firstPause = 2 * time.Millisecond
+	maxPause   = 200 * time.Millisecond
+)
+
+// ask has node n execute a call. While the node is UP and does not answer, because
+// its daemon is being started anew, the call is repeated: it is done once.
+func (m *Remote) ask(ctx context.Context, n id.Node, a ask) call.Reply {
+	req := &wrapperspb.BytesValue{Value: a.encode()}
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		var answer wrapperspb.BytesValue
+		err := m.cfg.Peers.Call(ctx, n, methodCall, req, &answer)
+		if err == nil {
+			reply, err := call.DecodeReply(answer.GetValue())
+			if err != nil {
+				m.log.Error("an answer that is none", "op", a.r.Nr.String(), "peer", n, "err", err)
+				return call.Reply{Errno: unix.EIO}
+			}
+			return reply
+		}
+		if !m.up(n) {
+			return call.Reply{Errno: unix.ESRCH} // with the node its processes have ended
+		}
+		if !again(err) {
+			m.log.Error("a call to another node failed", "op", a.r.Nr.String(), "peer", n, "err", err)
+			return call.Reply{Errno: errnoFor(err)}
+		}
+		select {
+		case <-ctx.Done():
+			return call.Reply{Errno: unix.ETIMEDOUT}
+		case <-time.After(pause):
+		}
+	}
+}
+
+// again tells whether it makes sense to repeat a call that failed with err.
+func again(err error) bool {
+	switch errno.KindOf(err) {
+	case errno.Unavailable, errno.Unknown, errno.Full, errno.Stale, errno.Timeout:
+		return true
+	case errno.Other:
+		return errors.Is(err, context.DeadlineExceeded)
+	}
+	return false
+}
+
+// errnoFor is what a program is told of a failure between nodes.
+func errnoFor(err error) unix.Errno {
+	switch errno.KindOf(err) {
+	case errno.NotFound: // a node of another version, which does not know the service
+		return unix.ENOSYS
+	case errno.Fenced:
+		return unix.ESHUTDOWN
+	}
+	return unix.EIO
+}

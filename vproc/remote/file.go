@@ -1,0 +1,172 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/id"
+	"ssi/vproc/call"
+)
+
+// entry is a pidfd of a process elsewhere that was given out. Its name holds all
+// of it:
+//
+//	w|e USER.PID.THREAD.BOOT.NUMBER.SERIAL
+//
+// w: it is watched; e: the process has ended. Numbers are hexadecimal, the serial
+// tells apart pidfds of one process.
+type entry struct {
+	ended  bool
+	user   uint32
+	target target
+	serial uint64
+}
+
+func (e *entry) name() string {
+	state, thread := "w", 0
+	if e.ended {
+		state = "e"
+	}
+	if e.target.thread {
+		thread = 1
+	}
+	return fmt.Sprintf("%s%x.%x.%x.%x.%x.%x", state, e.user, e.target.pid, thread, e.target.boot, e.target.number, e.serial)
+}
+
+// parseName reads what name wrote, and nothing else.
+func parseName(s string) (*entry, bool) {
+	var e entry
+	var state byte
+	var thread int
+	n, err := fmt.Sscanf(s, "%c%x.%x.%x.%x.%x.%x", &state, &e.user, &e.target.pid, &thread, &e.target.boot, &e.target.number, &e.serial)
+	e.ended, e.target.thread = state == 'e', thread == 1
+	return &e, err == nil && n == 7 && e.target.pid > 0 && e.name() == s
+}
+
+// openFile opens a pidfd of a process of another node.
+func (m *Remote) openFile(ctx context.Context, r *call.Request, home id.Node) call.Outcome {
+	reply := m.ask(ctx, home, ask{r: r})
+	if reply.Errno != 0 {
+		return call.Outcome{Reply: call.Reply{Errno: reply.Errno}}
+	}
+	t, err := decodeTarget(reply.Out)
+	if err != nil || t.pid != r.Int(0) {
+		m.log.Error("an answer that is none", "op", r.Nr.String(), "peer", home, "err", err)
+		return call.Fail(unix.EIO)
+	}
+	f, err := m.files.add(r.Caller.UID, t, r.Args[1]&unix.PIDFD_NONBLOCK != 0)
+	if err != nil {
+		if e := errnoOf(err); e != unix.EMFILE && e != unix.ENFILE {
+			m.log.Error("a pidfd cannot be made", "op", "remote", "err", err)
+		}
+		return call.Fail(errnoOf(err))
+	}
+	return call.Outcome{File: f, CloseOnExec: true}
+}
+
+// toFile is for pidfd_send_signal: on a pidfd of the kernel's own it goes on, and
+// on what is none it says so.
+func (m *Remote) toFile(ctx context.Context, r *call.Request) call.Outcome {
+	e := m.files.find(r.File)
+	if e == nil {
+		return call.Outcome{Continue: true}
+	}
+	home := id.PID(e.target.pid).Home()
+	if e.ended || !m.up(home) {
+		return call.Fail(unix.ESRCH)
+	}
+	return call.Outcome{Reply: m.ask(ctx, home, ask{file: &e.target, r: r})}
+}
+
+// find recognises a file that add made: it is, by its own inode, in the directory,
+// which only root can enter.
+func (f *files) find(file *os.File) *entry {
+	if file == nil {
+		return nil
+	}
+	have, err := file.Stat()
+	if err != nil || have.Mode()&os.ModeNamedPipe == 0 {
+		return nil
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	for range 2 { // it may be renamed meanwhile, once: see end
+		var path string
+		if cerr := raw.Control(func(fd uintptr) { path, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(fd))) }); cerr != nil || err != nil {
+			return nil
+		}
+		dir, name := filepath.Split(path)
+		e, ok := parseName(name)
+		if !ok || filepath.Clean(dir) != f.dir {
+			return nil
+		}
+		if is, err := os.Lstat(path); err == nil && os.SameFile(have, is) {
+			return e
+		}
+	}
+	return nil
+}
+
+// make makes the FIFO of e and opens its reading end for a caller. The lock
+// belongs to what was opened, with all its duplicates.
+func (f *files) make(e *entry, nonblock bool) (*os.File, error) {
+	path := filepath.Join(f.dir, e.name())
+	if err := unix.Mkfifo(path, 0); err != nil {
+		return nil, fmt.Errorf("mkfifo: %w", err)
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
+	}
+	if err == nil {
+		err = unix.SetNonblock(fd, false)
+	}
+	file := os.NewFile(uintptr(fd), path) // of the blocking kind: it leaves the flags alone
+	if err == nil && nonblock {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		if fd >= 0 {
+			_ = file.Close()
+		}
+		_ = os.Remove(path)
+		return nil, fmt.Errorf("open a pidfd: %w", err)
+	}
+	return file, nil
+}
+
+// held tells whether somebody has the file of e still.
+func (f *files) held(e *entry) bool {
+	fd, err := unix.Open(filepath.Join(f.dir, e.name()), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return !errors.Is(err, os.ErrNotExist)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return errors.Is(unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+// end makes the file of e readable.
+func (f *files) end(e *entry) error {
+	old := filepath.Join(f.dir, e.name())
+	fd, err := unix.Open(old, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Write(fd, []byte{0})
+		_ = unix.Close(fd)
+	}
+	e.ended = true
+	if errors.Is(err, unix.ENXIO) { // nobody reads
+		return os.Remove(old)
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(old, filepath.Join(f.dir, e.name()))
+}

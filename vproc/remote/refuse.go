@@ -1,0 +1,81 @@
+package remote
+
+import (
+	"context"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/id"
+	"ssi/vproc/call"
+)
+
+// The calls that do not go across nodes answer what a kernel says of a process that
+// is not there, or that may not be touched:
+//
+//	call                      no such process   there is one
+//	ptrace(TRACEME)           it means no other process: the caller's kernel goes on
+//	ptrace(ATTACH, SEIZE)     ESRCH             EPERM
+//	ptrace(anything else)     ESRCH             ESRCH: the caller does not trace it
+//	process_vm_readv, writev  ESRCH             EPERM
+//	kcmp, of two processes    ESRCH             EPERM
+//	perf_event_open           ESRCH             EACCES
+//	move_pages                ESRCH             EPERM
+//	migrate_pages             ESRCH             EPERM
+//	get_robust_list           ESRCH             EPERM
+//
+// Of a process of this node the kernel decides, also in kcmp if both are here.
+const (
+	ptraceTraceme = 0
+	ptraceAttach  = 16
+	ptraceSeize   = 0x4206
+)
+
+// refuse answers a call that does not go across nodes.
+func (m *Remote) refuse(ctx context.Context, r *call.Request) call.Outcome {
+	row, _ := r.Nr.Row()
+	pids := []id.PID{id.PID(r.Int(row.PID))}
+	e := unix.EPERM
+	switch r.Nr {
+	case call.Kcmp:
+		pids = append(pids, id.PID(r.Int(row.PID2)))
+	case call.PerfEventOpen:
+		e = unix.EACCES
+	case call.Ptrace:
+		switch r.Int(0) {
+		case ptraceTraceme:
+			return call.Outcome{Continue: true}
+		case ptraceAttach, ptraceSeize:
+		default:
+			e = unix.ESRCH
+		}
+	}
+	elsewhere := false
+	for _, pid := range pids {
+		home := pid.Home()
+		if home == 0 || home == m.self {
+			continue
+		}
+		elsewhere = true
+		if !m.up(home) {
+			return absent(int(pid))
+		}
+		if reply := m.exists(ctx, r, home, pid); reply.Errno != 0 {
+			return call.Outcome{Reply: reply}
+		}
+	}
+	if !elsewhere {
+		return call.Outcome{Continue: true}
+	}
+	for _, pid := range pids { // those that are here
+		if home := pid.Home(); (home == 0 || home == m.self) && (pid <= 0 || unix.Kill(int(pid), 0) != nil) {
+			return call.Fail(unix.ESRCH)
+		}
+	}
+	return call.Fail(e)
+}
+
+// exists asks whether a node has a process or thread.
+func (m *Remote) exists(ctx context.Context, r *call.Request, home id.Node, pid id.PID) call.Reply {
+	q := &call.Request{Nr: call.Getpgid, Args: [6]uint64{uint64(pid)}, Caller: r.Caller, Origin: r.Origin}
+	return m.ask(ctx, home, ask{r: q})
+}

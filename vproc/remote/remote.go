@@ -1,0 +1,162 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"ssi/cluster/member"
+	"ssi/internal/id"
+	"ssi/vproc/call"
+)
+
+// Peers is the other nodes.
+type Peers interface {
+	// Nodes is those that are UP and run programs, this one too if it is.
+	Nodes() []id.Node
+	// Call asks a node. It ends with an error when the node leaves the membership.
+	Call(ctx context.Context, n id.Node, method string, req, reply proto.Message) error
+}
+
+// Config is what a Remote is made of.
+type Config struct {
+	Self  id.Node
+	Peers Peers
+	Log   *slog.Logger
+	// Dir is a directory for what outlives the daemon, on a file system in memory and
+	// for this alone. It is made if it is not there.
+	Dir string
+	// Protected, if set, lists the processes of this node, beside this one, that no
+	// call to a group, a user or everyone reaches: the roles of ssi, and what stands
+	// here for a process of another node. PID 1 is safe by the kernel. It is asked for
+	// each such call.
+	Protected func() []int
+	// Name is that of the cluster, and Members its membership, for the cluster's own
+	// calls.
+	Name    string
+	Members func() *member.View
+}
+
+// callTime is how long a call may take whose context has no deadline.
+const callTime = 30 * time.Second
+
+// Remote executes calls that concern processes of other nodes, and those of other
+// nodes that concern processes of this one.
+type Remote struct {
+	self    id.Node
+	cfg     Config
+	log     *slog.Logger
+	caps    uint64 // of this process: a deputy gets no others
+	boot    uint64
+	turns   turns
+	answers *answers
+	files   *files
+
+	waitMu sync.Mutex
+	waits  map[id.Node]int
+}
+
+// New opens what an earlier daemon left and makes a Remote. The caller must close
+// it.
+func New(c Config) (*Remote, error) {
+	if !c.Self.Valid() {
+		return nil, fmt.Errorf("remote: %d is not a node", c.Self)
+	}
+	m := &Remote{self: c.Self, cfg: c, log: c.Log, turns: turns{held: map[int]*turn{}}, waits: map[id.Node]int{}}
+	var err error
+	if m.caps, err = capabilities(); err != nil {
+		return nil, fmt.Errorf("remote: %w", err)
+	}
+	if m.boot, err = bootNumber(); err != nil {
+		return nil, fmt.Errorf("remote: %w", err)
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("remote: %w", err)
+	}
+	dir, err := filepath.EvalSymlinks(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("remote: %w", err)
+	}
+	if m.answers, err = openAnswers(dir, c.Log); err != nil {
+		return nil, fmt.Errorf("remote: %w", err)
+	}
+	if m.files, err = m.openFiles(filepath.Join(dir, "pidfds")); err != nil {
+		m.answers.close()
+		return nil, fmt.Errorf("remote: %w", err)
+	}
+	return m, nil
+}
+
+// Close ends the watching of processes. No call may be under way.
+func (m *Remote) Close() {
+	m.files.close()
+	m.answers.close()
+}
+
+// NodeDown tells that a node has left the membership: its processes have ended.
+// Calls under way see it by Peers.
+func (m *Remote) NodeDown(n id.Node) { m.files.again(n) }
+
+func capabilities() (uint64, error) {
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var d [2]unix.CapUserData
+	err := unix.Capget(&h, &d[0])
+	return uint64(d[0].Permitted) | uint64(d[1].Permitted)<<32, err
+}
+
+// Handle decides about a caught call, and has it carried out.
+func (m *Remote) Handle(ctx context.Context, r *call.Request) call.Outcome {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	switch t := r.Target(); t.Kind {
+	case call.OfProcess:
+		return m.toProcess(ctx, r, id.PID(t.ID))
+	case call.OfGroup, call.OfUser, call.Everyone:
+		return m.toMany(ctx, r, t)
+	case call.ByFile:
+		return m.toFile(ctx, r)
+	case call.Cluster:
+		return call.Outcome{Reply: m.cluster(r)}
+	}
+	return call.Outcome{Continue: true} // nobody else is meant, as the caller's kernel knows too
+}
+
+// toProcess is for a call that means one process.
+func (m *Remote) toProcess(ctx context.Context, r *call.Request, pid id.PID) call.Outcome {
+	home := pid.Home()
+	switch {
+	case r.Nr == call.Setpgid:
+		// A child has something native here, and so has each group that it can join.
+		return call.Outcome{Continue: true}
+	case manner(r) == refused:
+		return m.refuse(ctx, r)
+	case home == 0 || home == m.self:
+		return call.Outcome{Continue: true}
+	case !m.up(home):
+		return absent(int(pid))
+	case r.Nr == call.PidfdOpen:
+		return m.openFile(ctx, r, home)
+	}
+	return call.Outcome{Reply: m.ask(ctx, home, ask{r: r})}
+}
+
+// absent is the outcome of a call that means a process which is nowhere. This
+// kernel has none either and knows what it says then, by the other arguments too;
+// but it must not be told to go on if something here stands for that process.
+func absent(pid int) call.Outcome {
+	if errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		return call.Outcome{Continue: true}
+	}
+	return call.Fail(unix.ESRCH)
+}
+
+func (m *Remote) up(n id.Node) bool { return slices.Contains(m.cfg.Peers.Nodes(), n) }
