@@ -27,6 +27,7 @@ var errStatus = errors.New("not a status of proc(5)")
 type identities struct {
 	node id.Node
 	proc *os.File // the directory /proc
+	dir  int      // of proc
 	user uint64   // inode of this process's user namespace
 }
 
@@ -35,7 +36,7 @@ func newIdentities(node id.Node) (*identities, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &identities{node: node, proc: proc}
+	d := &identities{node: node, proc: proc, dir: int(proc.Fd())}
 	if d.user, err = d.userNamespace("self"); err != nil {
 		_ = proc.Close()
 		return nil, err
@@ -47,18 +48,18 @@ func (d *identities) close() error { return d.proc.Close() }
 
 func (d *identities) userNamespace(task string) (inode uint64, err error) {
 	var st unix.Stat_t
-	if err := unix.Fstatat(int(d.proc.Fd()), task+"/ns/user", &st, 0); err != nil {
+	if err := unix.Fstatat(d.dir, task+"/ns/user", &st, 0); err != nil {
 		return 0, fmt.Errorf("user namespace of %s: %w", task, err)
 	}
 	return st.Ino, nil
 }
 
 // of is the identity of thread tid. nested tells that it is in a PID namespace
-// below that of this process; the rest is not known then. What it returns is of the
-// caller of a notification only if that is still valid after.
-func (d *identities) of(tid uint32) (c call.Caller, nested bool, err error) {
+// below that of this process. What it returns is of the caller of a notification
+// only if that is still valid after. buf is for its use.
+func (d *identities) of(tid uint32, buf []byte) (c call.Caller, nested bool, err error) {
 	task := strconv.FormatUint(uint64(tid), 10)
-	status, err := d.status(task)
+	status, err := d.status(task, buf)
 	if err != nil {
 		return c, false, fmt.Errorf("identity of thread %d: %w", tid, err)
 	}
@@ -79,20 +80,21 @@ func (d *identities) of(tid uint32) (c call.Caller, nested bool, err error) {
 	return c, nested, nil
 }
 
-func (d *identities) status(task string) ([]byte, error) {
+// status reads into buf, or more if it must.
+func (d *identities) status(task string, buf []byte) ([]byte, error) {
 	path := []byte(task + "/status\x00")
-	for size := firstStatus; ; size = maxStatus {
-		b := make([]byte, size)
-		n, err := sys.ReadFileAt(int(d.proc.Fd()), path, b)
+	for {
+		n, err := sys.ReadFileAt(d.dir, path, buf)
 		if err != nil {
 			return nil, err
 		}
-		if n < size {
-			return b[:n], nil
+		if n < len(buf) {
+			return buf[:n], nil
 		}
-		if size == maxStatus {
+		if len(buf) >= maxStatus {
 			return nil, errStatus
 		}
+		buf = make([]byte, maxStatus)
 	}
 }
 

@@ -41,6 +41,10 @@ type Config struct {
 	Node    id.Node
 	Journal string // path of a file, on a file system in memory
 	Handler Handler
+	// Quick, if set, is asked before the Handler about a call without memory and file:
+	// ok is false if it cannot be decided at once. The receiver itself asks, so it must
+	// not wait for anything; it is asked in turn for the calls of one listener.
+	Quick func(r *call.Request) (o call.Outcome, ok bool)
 	// Kept are the listeners that outlived an earlier daemon, by their numbers; the
 	// gate owns them. Calls in the journal that belong to none of them are forgotten:
 	// nobody waits for their answers.
@@ -54,6 +58,7 @@ type Config struct {
 type Gate struct {
 	log     *slog.Logger
 	handler Handler
+	quick   func(*call.Request) (call.Outcome, bool)
 	gone    func(uint64)
 	node    id.Node
 	journal *journal
@@ -98,7 +103,7 @@ func newGate(c Config, l limits) (*Gate, error) {
 		return nil, fmt.Errorf("gate: %w", err)
 	}
 	g := &Gate{
-		log: c.Log, handler: c.Handler, gone: c.Gone, node: c.Node, journal: j, ids: ids, rows: newRows(), limits: l,
+		log: c.Log, handler: c.Handler, quick: c.Quick, gone: c.Gone, node: c.Node, journal: j, ids: ids, rows: newRows(), limits: l,
 		listeners: map[uint64]*listener{}, users: map[uint32]int{},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())

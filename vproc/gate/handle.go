@@ -26,50 +26,82 @@ type caught struct {
 	answered bool
 }
 
-// handle ends the call in slot i of the journal and frees the slot.
-func (g *Gate) handle(l *listener, i int) {
-	defer l.calls.Done()
+// begin handles the call in slot i, which it frees in the end. It is called by the
+// receiver, and does not wait for the caller or another node: what needs that goes
+// on in a goroutine.
+func (g *Gate) begin(l *listener, i int) {
 	c := &caught{g: g, l: l, i: i, n: *g.journal.notification(i)}
-	if c.decide() {
+	row, who, ok := c.known(l.buf)
+	if !ok || c.quick(row, &who) {
 		g.journal.release(i)
+		return
 	}
-	// Otherwise the gate is closed: the slot holds the call for the next one.
+	if !g.enter(who.UID) {
+		c.fail(unix.EAGAIN)
+		g.journal.release(i)
+		return
+	}
+	l.calls.Add(1)
+	go func() {
+		defer l.calls.Done()
+		if c.execute(row, who) {
+			g.journal.release(i)
+		}
+		// Otherwise the gate is closed: the slot holds the call for the next one.
+		g.leave(who.UID)
+	}()
 }
 
 // valid tells, by a nil error, that the call still waits: what was found under the
 // caller's number was the caller's.
 func (c *caught) valid() error { return sys.NotificationValid(c.l.fd, c.n.ID) }
 
-// decide does what is to be done; done is false if the call is left to the next
-// daemon.
-func (c *caught) decide() (done bool) {
-	row := c.g.rows.of(&c.n)
+// known tells what is called and by whom; ok is false if the call has ended: it
+// concerns this node's kernel alone, or its caller is gone.
+func (c *caught) known(buf []byte) (row *call.Call, who call.Caller, ok bool) {
+	row = c.g.rows.of(&c.n)
 	if row == nil || c.n.TID == 0 { // a filter of another version; a stranger
 		c.goOn()
-		return true
+		return nil, who, false
 	}
-	who, nested, err := c.g.ids.of(c.n.TID)
-	if c.valid() != nil {
-		return true
-	}
-	if err != nil {
+	who, nested, err := c.g.ids.of(c.n.TID, buf)
+	switch {
+	case c.valid() != nil:
+		return nil, who, false
+	case err != nil:
 		c.g.log.Error("a caller is not known", "call", row.Name, "error", err)
 		c.fail(unix.EAGAIN)
-		return true
-	}
-	if nested { // the numbers it knows are its namespace's own
+		return nil, who, false
+	case nested: // the numbers it knows are its namespace's own
 		c.goOn()
-		return true
+		return nil, who, false
 	}
-	if !c.g.enter(who.UID) {
-		c.fail(unix.EAGAIN)
-		return true
-	}
-	defer c.g.leave(who.UID)
-	return c.execute(row, who)
+	return row, who, true
 }
 
-// execute reads what the call needs, asks the handler and answers.
+// quick ends a call that needs nothing from its caller, if that can be done at once.
+func (c *caught) quick(row *call.Call, who *call.Caller) bool {
+	if c.g.quick == nil || row.Mem[0].Dir != 0 || row.Nr == call.PidfdSendSignal {
+		return false
+	}
+	f := newFrame(row, &c.n)
+	o, ok := c.g.quick(&call.Request{Nr: row.Nr, Args: f.args, Caller: *who, Origin: c.origin()})
+	if !ok {
+		return false
+	}
+	c.conclude(f, nil, &o)
+	if o.File != nil {
+		_ = o.File.Close()
+	}
+	return true
+}
+
+func (c *caught) origin() call.Origin {
+	return call.Origin{Node: c.g.node, Incarnation: c.g.journal.incarnation, Seq: c.g.journal.seq(c.i)}
+}
+
+// execute reads what the call needs, asks the handler and answers; done is false if
+// the call is left to the next daemon.
 func (c *caught) execute(row *call.Call, who call.Caller) (done bool) {
 	f := newFrame(row, &c.n)
 	m := &taskMemory{tid: int(c.n.TID), proc: "/proc/" + strconv.Itoa(int(c.n.TID)), valid: c.valid}
@@ -100,7 +132,7 @@ func (c *caught) execute(row *call.Call, who call.Caller) (done bool) {
 		return true
 	}
 	r.Caller, r.File = who, file
-	r.Origin = call.Origin{Node: c.g.node, Incarnation: c.g.journal.incarnation, Seq: c.g.journal.seq(c.i)}
+	r.Origin = c.origin()
 	o := c.ask(r)
 	if o.File != nil {
 		defer func() { _ = o.File.Close() }()

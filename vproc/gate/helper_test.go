@@ -108,10 +108,11 @@ func installAndExec(argv []string) error {
 
 // order is a system call to make; Mem are arguments that point to memory.
 type order struct {
-	ID   int
-	Nr   uint64
-	Args [6]uint64
-	Mem  []memArg
+	ID    int
+	Nr    uint64
+	Args  [6]uint64
+	Mem   []memArg
+	Times int // 0: once
 	// Become, if set, are new IDs for all threads, instead of a call.
 	Become *[2]int
 }
@@ -174,9 +175,11 @@ func makeCall(o *order, r *result) {
 		r.Mem = append(r.Mem, b)
 		a[m.Arg] = uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
 	}
-	v, _, e := unix.Syscall6(uintptr(o.Nr), uintptr(a[0]), uintptr(a[1]), uintptr(a[2]), uintptr(a[3]), uintptr(a[4]), uintptr(a[5]))
+	for range max(o.Times, 1) {
+		v, _, e := unix.Syscall6(uintptr(o.Nr), uintptr(a[0]), uintptr(a[1]), uintptr(a[2]), uintptr(a[3]), uintptr(a[4]), uintptr(a[5]))
+		r.Ret, r.Errno = int64(v), e
+	}
 	runtime.KeepAlive(r)
-	r.Ret, r.Errno = int64(v), e
 }
 
 // program is a process with the filter.
@@ -184,8 +187,7 @@ type program struct {
 	t        testing.TB
 	cmd      *exec.Cmd
 	listener *os.File
-	conn     net.Conn // of callerMode
-	out      *gob.Encoder
+	out      *gob.Encoder // of orders
 
 	mu      sync.Mutex
 	next    int
@@ -217,22 +219,8 @@ func self(t testing.TB) string {
 func start(t testing.TB, out io.Writer, argv ...string) *program {
 	t.Helper()
 	needRoot(t)
-	p := &program{t: t, waiting: map[int]chan result{}}
 	ours, theirs := socketpair(t)
-	orders, theirOrders := socketpair(t)
-	p.cmd = exec.Command(self(t), append([]string{installMode}, argv...)...)
-	p.cmd.ExtraFiles = []*os.File{theirs, theirOrders}
-	p.cmd.Stdout, p.cmd.Stderr = out, os.Stderr
-	if out != nil {
-		p.cmd.Stderr = out
-	}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.cmd.Process.Kill(); _ = p.cmd.Wait() })
-	_ = theirs.Close()
-	_ = theirOrders.Close()
+	p := startAs(t, out, theirs, append([]string{installMode}, argv...)...)
 	conn, err := net.FileConn(ours)
 	if err != nil {
 		t.Fatal(err)
@@ -245,14 +233,37 @@ func start(t testing.TB, out io.Writer, argv ...string) *program {
 		t.Fatalf("%d listeners, %v", len(files), err)
 	}
 	p.listener = files[0]
-	p.conn, err = net.FileConn(orders)
+	return p
+}
+
+// startAs runs the test binary in a mode, with descriptors 3 and that of orders.
+func startAs(t testing.TB, out io.Writer, three *os.File, args ...string) *program {
+	t.Helper()
+	p := &program{t: t, waiting: map[int]chan result{}}
+	orders, theirs := socketpair(t)
+	p.cmd = exec.Command(self(t), args...)
+	p.cmd.ExtraFiles = []*os.File{three, theirs}
+	p.cmd.Stdout, p.cmd.Stderr = out, os.Stderr
+	if out != nil {
+		p.cmd.Stderr = out
+	}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
+	_ = theirs.Close()
+	if three != nil {
+		_ = three.Close()
+	}
+	conn, err := net.FileConn(orders)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = orders.Close()
-	t.Cleanup(func() { _ = p.conn.Close() })
-	p.out = gob.NewEncoder(p.conn)
-	go p.read()
+	t.Cleanup(func() { _ = conn.Close() })
+	p.out = gob.NewEncoder(conn)
+	go p.read(conn)
 	return p
 }
 
@@ -263,8 +274,8 @@ func caller(t testing.TB, by ...string) *program {
 }
 
 // read ends with the connection.
-func (p *program) read() {
-	in := gob.NewDecoder(p.conn)
+func (p *program) read(conn net.Conn) {
+	in := gob.NewDecoder(conn)
 	for {
 		var r result
 		if in.Decode(&r) != nil {
@@ -321,7 +332,12 @@ func (p *program) kill() {
 }
 
 // logOf writes to the test's log while the test runs.
-func logOf(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(testLog{t}, nil)) }
+func logOf(t testing.TB) *slog.Logger {
+	if _, ok := t.(*testing.B); ok {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(testLog{t}, nil))
+}
 
 type testLog struct{ t testing.TB }
 

@@ -25,12 +25,13 @@ type listener struct {
 	file   *os.File // polled; closed when the calls have ended
 	raw    syscall.RawConn
 	fd     int            // of file
+	buf    []byte         // of the receiver, for proc(5)
 	calls  sync.WaitGroup // Add only by the receiver
 }
 
 // newListener duplicates f, in a form that can be waited for without a thread.
 func newListener(f *os.File, number uint64) (*listener, error) {
-	l := &listener{number: number}
+	l := &listener{number: number, buf: make([]byte, firstStatus)}
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -94,8 +95,7 @@ func (l *listener) next(n *sys.Notification) error {
 func (g *Gate) receive(l *listener, left []int) {
 	defer g.receivers.Done()
 	for _, i := range left {
-		l.calls.Add(1)
-		go g.handle(l, i)
+		g.begin(l, i)
 	}
 	err := g.receiveAll(l)
 	l.calls.Wait()
@@ -132,7 +132,6 @@ func (g *Gate) receiveAll(l *listener) error {
 			}
 			continue
 		}
-		l.calls.Add(1)
-		go g.handle(l, i)
+		g.begin(l, i)
 	}
 }
