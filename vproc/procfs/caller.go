@@ -1,0 +1,95 @@
+package procfs
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/fuse"
+	"ssi/internal/id"
+	"ssi/internal/sys"
+)
+
+// caller is what is known of the role's own process.
+type caller struct {
+	userNS string // its user namespace; "": unknown
+}
+
+func ownIDs(real *os.File) caller {
+	to, err := os.Readlink(real.Name() + "/self/ns/user")
+	if err != nil {
+		return caller{}
+	}
+	return caller{to}
+}
+
+// callerOf is the caller of r for the kernel of another node. What is not known for
+// certain is not claimed: user 0 counts as root only with CAP_SYS_PTRACE, which decides about the files of other
+// users' processes (ptrace(2)), in the user namespace of this process.
+func (t *tree) callerOf(r *fuse.Request) *Caller {
+	c := &Caller{Uid: r.UID, Gid: r.GID}
+	nobody := &Caller{Uid: stranger, Gid: stranger}
+	buf := make([]byte, 16<<10)
+	status, err := t.status(r.PID, buf)
+	if err != nil {
+		if r.UID == 0 {
+			return nobody
+		}
+		return c
+	}
+	for g := range bytes.FieldsSeq(statusLine(status, "Groups")) {
+		n, err := strconv.ParseUint(string(g), 10, 32)
+		if err != nil || len(c.Groups) >= 1<<16 { // NGROUPS_MAX
+			break // the buffer ended
+		}
+		c.Groups = append(c.Groups, uint32(n))
+	}
+	if r.UID != 0 {
+		return c
+	}
+	caps, err := strconv.ParseUint(string(statusLine(status, "CapEff")), 16, 64)
+	if err != nil || caps&(1<<unix.CAP_SYS_PTRACE) == 0 {
+		return nobody
+	}
+	ns := make([]byte, 64)
+	n, err := unix.Readlinkat(int(t.real.Fd()), strconv.Itoa(int(r.PID))+"/ns/user", ns)
+	if err != nil || t.ids.userNS == "" || string(ns[:n]) != t.ids.userNS {
+		return nobody
+	}
+	return c
+}
+
+// status is the status of a thread of this node, as far as it fits into buf.
+func (t *tree) status(tid uint32, buf []byte) ([]byte, error) {
+	if tid == 0 {
+		return nil, unix.ESRCH
+	}
+	path := append(strconv.AppendUint(make([]byte, 0, 32), uint64(tid), 10), "/status\x00"...)
+	n, err := sys.ReadFileAt(int(t.real.Fd()), path, buf)
+	return buf[:n], err
+}
+
+// statusLine is the value of a line of a status.
+func statusLine(status []byte, key string) []byte {
+	_, rest, ok := bytes.Cut(status, []byte("\n"+key+":"))
+	if !ok {
+		return nil
+	}
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	return bytes.TrimSpace(line)
+}
+
+// processOf is the process that a thread of this node belongs to.
+func (t *tree) processOf(tid uint32) (id.PID, bool) {
+	if fd, err := unix.PidfdOpen(int(tid), 0); err == nil { // only of a process; see pidfd_open(2)
+		_ = unix.Close(fd)
+		return id.PID(tid), true
+	}
+	status, err := t.status(tid, make([]byte, 4096))
+	if err != nil {
+		return 0, false
+	}
+	return pidOf(string(statusLine(status, "Tgid")))
+}

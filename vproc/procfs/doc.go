@@ -1,0 +1,57 @@
+// Package procfs is the clusterwide /proc: the processes of all nodes in the
+// place where programs look for them.
+//
+// Three sides. The role mount (Run) serves a file system over FUSE and holds a
+// table of the processes elsewhere. The role node answers for the processes of its
+// own node (Publisher) and carries the questions of its role mount to the other
+// nodes (Relay). The user's processes live in the view, a mount namespace with
+// that file system on /proc (see Setup); everybody else keeps the plain procfs.
+//
+// # The tree
+//
+// A real procfs stands at /proc/.local. A local PID is a relative symbolic link to
+// its directory there (1234 → .local/1234), and so is every other file of the
+// node (meminfo → .local/meminfo): what is local costs one link, and is what the
+// kernel says, through a chroot with a recursive bind mount of /proc, too. The
+// directories of the node (sys, fs, bus …) are bind mounts. /proc/cluster tells
+// of the cluster, /cluster/nodeN/proc is the procfs of any node.
+//
+// The directory of a remote PID is made of two kinds of files. stat, status,
+// statm, cmdline and comm lie in the table, as a stranger may see them, and the
+// kernel caches them until they change. All others are read at home when they are
+// looked up, in the caller's name, so that the kernel which owns the process
+// decides; each lookup gets a file of its own, which nobody else can open.
+//
+// # What is as old as what
+//
+// A listing of /proc asks all nodes for what changed, and waits for that 25 ms at most; a node
+// that was late is not waited for again until it has answered. While remote processes
+// were looked at within the last 10 s, what is cached is brought up to date twice a second; the kernel
+// believes attributes for that long, so what it holds is never older when nobody asks any more. A node that is
+// not UP any more takes its entries away at once.
+//
+// PIDs below the first window belong to their nodes and are not shown elsewhere:
+// as a parent such a process is shown as 1, as a group or session as 0. The time
+// of the start is put into ticks since the boot of the reading node; what is older
+// than that boot started with it.
+//
+// # Rules
+//
+// Node IDs (ident.go) say what they stand for, so that a new process can serve
+// what another one handed out: killed at any moment, the role mount is started anew and takes over.
+//
+// Goroutines: of Run two that read requests, one for each request that asks other nodes (maxSlow at
+// most; above it EAGAIN), one per node that is being polled, one that polls while somebody looks, one that removes names, one that reads from the role
+// node. Run waits for all. Relay: one per connection and per question (maxQuestions). Publisher: none.
+//
+// Locks: Table.mu, snapshots.mu, listings.mu, Link.mu, Publisher.turn; all leaves, none is held during a notification to the kernel
+// or a question to a node, except Publisher.turn during a scan of /proc.
+//
+// Limits: maxCmdline bytes of a command line in the table, maxFile bytes of a file that is fetched,
+// maxSnapshots of those kept, maxReply bytes of an answer to Poll, maxGone ends remembered.
+//
+// The role mount must never exec or fork, never open anything below its own mount, and never
+// tell the kernel to forget a name while a request waits for that.
+// The role node must never read the FUSE /proc. Nobody may be told what the kernel of the home would not tell
+// them: memory addresses in stat are what a stranger sees, also for root.
+package procfs

@@ -1,0 +1,176 @@
+package procfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/errno"
+	"ssi/internal/sys"
+)
+
+const (
+	// maxFile is how long a file may be that is fetched.
+	maxFile = 4 << 20
+	// maxFetches is how many are read at once: reading a file of a process may
+	// block for as long as the process blocks it.
+	maxFetches = 64
+	// maxNames is how many names a listing has: descriptors or threads.
+	maxNames = 1 << 17
+)
+
+// Fetcher reads files of the processes of this node for other nodes.
+type Fetcher struct {
+	dir   *os.File // the plain proc(5) of the node
+	slots chan struct{}
+}
+
+// NewFetcher reads from the proc(5) at root. The caller closes the fetcher.
+func NewFetcher(root string) (*Fetcher, error) {
+	d, err := os.Open(root)
+	if err != nil {
+		return nil, fmt.Errorf("open the process list: %w", err)
+	}
+	return &Fetcher{dir: d, slots: make(chan struct{}, maxFetches)}, nil
+}
+
+// Close closes the directory; no call may be running.
+func (f *Fetcher) Close() error { return f.dir.Close() }
+
+// Fetch implements the service: what the kernel says is in the reply; the error is
+// of requests that never reach it.
+func (f *Fetcher) Fetch(ctx context.Context, req *FetchRequest) (*FetchReply, error) {
+	c := req.GetCaller()
+	if c == nil || len(c.GetGroups()) > 1<<16 { // NGROUPS_MAX
+		return nil, errno.New(errno.Invalid, "read /proc", 0, "the request names no caller, or one in too many groups")
+	}
+	path, ok := pathOf(req)
+	if !ok {
+		return nil, errno.New(errno.Invalid, "read /proc", 0, "%q is not told to other nodes", req.GetPath())
+	}
+	select {
+	case f.slots <- struct{}{}:
+	default:
+		return nil, errno.New(errno.Full, "read /proc", 0, "%d files are being read already; one of the processes may be blocking that", maxFetches)
+	}
+	rep := &FetchReply{}
+	done := make(chan struct{})
+	go func() { // reading cannot be interrupted; the slot is held as long as it lasts
+		defer func() { <-f.slots; close(done) }()
+		who := sys.Credentials{UID: c.GetUid(), GID: c.GetGid(), Groups: c.GetGroups()}
+		if err := sys.As(who, func() error { return f.do(req.GetWhat(), path, rep) }); err != nil {
+			rep.Errno = uint32(errnoOf(err))
+		}
+	}()
+	select {
+	case <-done:
+		return rep, nil
+	case <-ctx.Done():
+		return nil, errno.New(errno.Timeout, "read /proc", 0, "%s: %w", path, ctx.Err())
+	}
+}
+
+func errnoOf(err error) unix.Errno {
+	var e syscall.Errno
+	if errors.As(err, &e) && e != 0 {
+		return e
+	}
+	return unix.EIO
+}
+
+// pathOf is the file below proc(5), if it is one of those that are told: nothing
+// that could block, that has side effects, or that leads out of it.
+func pathOf(req *FetchRequest) (string, bool) {
+	path := req.GetPath()
+	if req.GetPid() == 0 {
+		return path, req.GetWhat() == What_READ && slices.Contains(nodeFiles[:], path) || req.GetWhat() == What_LIST && path == "."
+	}
+	if req.GetPid() < 0 || req.GetPid() >= 1<<pidBits {
+		return "", false
+	}
+	top, rest, deep := strings.Cut(path, "/")
+	i := slices.IndexFunc(files[:], func(f procFile) bool { return f.name == top })
+	if i <= 0 {
+		return "", false
+	}
+	ok := false
+	switch f := files[i]; {
+	case f.source == pushed || f.source == fetched:
+		ok = !deep && req.GetWhat() == What_READ
+	case f.source == link:
+		ok = !deep && req.GetWhat() == What_LINK
+	case f.source == names:
+		ok = deep && req.GetWhat() == What_LINK && slices.Contains(namespaces[:], rest)
+	case !deep:
+		ok = f.source == numbers && req.GetWhat() == What_LIST
+	case i == fileTask:
+		tid, name, _ := strings.Cut(rest, "/")
+		_, number := pidOf(tid)
+		ok = number && req.GetWhat() == What_READ && name != "" && slices.ContainsFunc(taskFiles[:], func(f procFile) bool { return f.name == name })
+	case i == fileFD || i == fileFDInfo:
+		_, err := strconv.ParseUint(rest, 10, numberBits)
+		want := What_LINK
+		if i == fileFDInfo {
+			want = What_READ
+		}
+		ok = err == nil && req.GetWhat() == want
+	}
+	return strconv.Itoa(int(req.GetPid())) + "/" + path, ok
+}
+
+// do runs on a thread with the credentials of the caller.
+func (f *Fetcher) do(what What, path string, rep *FetchReply) error {
+	switch what {
+	case What_LINK:
+		buf := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(int(f.dir.Fd()), path, buf)
+		if err != nil {
+			return err
+		}
+		rep.Data = buf[:n]
+		return nil
+	case What_LIST:
+		d, err := f.open(path, unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = d.Close() }()
+		if rep.Names, err = d.Readdirnames(maxNames); errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return err
+	default:
+		d, err := f.open(path, unix.O_NONBLOCK)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = d.Close() }()
+		rep.Data, err = io.ReadAll(io.LimitReader(d, maxFile+1))
+		if err == nil && len(rep.Data) > maxFile {
+			rep.Data, err = nil, unix.EFBIG
+		}
+		return err
+	}
+}
+
+func (f *Fetcher) open(path string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(int(f.dir.Fd()), path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NOCTTY|flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// nodeFiles is what /cluster/nodeN/proc has besides processes. Append only.
+var nodeFiles = [...]string{
+	"buddyinfo", "cgroups", "cmdline", "cpuinfo", "crypto", "devices", "diskstats", "filesystems", "interrupts", "iomem",
+	"ioports", "loadavg", "locks", "meminfo", "misc", "modules", "partitions", "schedstat", "softirqs", "stat", "swaps", "timer_list", "uptime", "version", "vmstat", "zoneinfo",
+}

@@ -1,0 +1,505 @@
+package procfs
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"ssi/internal/api"
+	"ssi/internal/errno"
+	"ssi/internal/id"
+	"ssi/internal/keeper"
+)
+
+// The test binary is every process of two machines: PID namespaces with windows of
+// their own. Machine 1 has a process 1 that keeps files, the role mount, and a role spawn that sets up the
+// view and runs the tests whose names begin with TestView in it; machine 2 has processes to look at.
+const (
+	modeEnv   = "SSI_PROCFS_TEST"
+	dirEnv    = "SSI_PROCFS_DIR"     // for sockets
+	remoteEnv = "SSI_PROCFS_REMOTE"  // PID of the process 1 of machine 2, on machine 1
+	countEnv  = "SSI_PROCFS_COUNT"   // how many idle processes machine 2 has
+	roleEnv   = "SSI_PROCFS_NOMOUNT" // the role mount does not run: for tests of Setup
+)
+
+func TestMain(m *testing.M) {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	switch os.Getenv(modeEnv) {
+	case "":
+		os.Exit(m.Run())
+	case "machine1":
+		os.Exit(machine1(log))
+	case "machine2":
+		os.Exit(machine2())
+	case "mount":
+		os.Exit(Run(log))
+	case "spawn":
+		os.Exit(spawnRole(log))
+	case "view": // in the view: only some tests
+		os.Exit(m.Run())
+	case "idle":
+		select {}
+	case "local":
+		os.Exit(localRole())
+	}
+	os.Exit(3)
+}
+
+func fatal(what string, err error) int {
+	fmt.Fprintln(os.Stderr, "machine:", what+":", err)
+	return 3
+}
+
+// self is a command that runs the test binary in a mode.
+func self(mode string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, modeEnv+"=") }), modeEnv+"="+mode)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd
+}
+
+// newMachine makes this process, process 1 of a PID namespace, node n.
+func newMachine(n id.Node) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/sys/kernel/pid_max", []byte("4194304"), 0); err != nil {
+		return err
+	}
+	first, _ := n.Window()
+	return os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(int(first)+299)), 0)
+}
+
+// machine2 starts what is to be looked at and prints the PIDs.
+func machine2() int {
+	if err := newMachine(2); err != nil {
+		return fatal("machine 2", err)
+	}
+	dir := os.Getenv(dirEnv)
+	file, err := os.Create(filepath.Join(dir, "deleted"))
+	if err != nil {
+		return fatal("machine 2", err)
+	}
+	_ = os.Remove(file.Name())
+	pids := map[string]int{}
+	start := func(name string, uid uint32, cmd *exec.Cmd) {
+		cmd.Dir = "/tmp"
+		cmd.Stderr = nil
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		if e := cmd.Start(); e != nil {
+			err = e
+			return
+		}
+		pids[name] = cmd.Process.Pid
+		go func() { _ = cmd.Wait() }()
+	}
+	root := exec.Command("sleep", "100001")
+	root.Env = []string{"SECRET=of-root"}
+	root.ExtraFiles = []*os.File{file}
+	start("root", 0, root)
+	user := exec.Command("sleep", "100002")
+	user.Env = []string{"SECRET=of-user"}
+	user.ExtraFiles = []*os.File{file}
+	start("user", 1234, user)
+	start("threads", 0, self("idle"))
+	start("long", 0, exec.Command("sh", "-c", "sleep 100004; true", strings.Repeat("x", 3*maxCmdline)))
+	n, _ := strconv.Atoi(os.Getenv(countEnv))
+	for i := range n {
+		start("idle"+strconv.Itoa(i), 0, exec.Command("sleep", "100003"))
+	}
+	if err != nil {
+		return fatal("machine 2", err)
+	}
+	if err := json.NewEncoder(os.NewFile(3, "ready")).Encode(pids); err != nil {
+		return fatal("machine 2", err)
+	}
+	in := bufio.NewScanner(os.Stdin) // commands: a line starts a process
+	for in.Scan() {
+		cmd := exec.Command("sleep", in.Text())
+		if err := cmd.Start(); err != nil {
+			return fatal("machine 2", err)
+		}
+		go func() { _ = cmd.Wait() }()
+	}
+	return 0
+}
+
+// cluster is what the tests in the view control.
+type cluster struct {
+	dir     string
+	service Service
+	remote  int // process 1 of machine 2
+	in      *os.File
+
+	mu      sync.Mutex
+	kept    map[string]*os.File
+	gone    bool // machine 2 has left
+	slow    chan struct{}
+	changed chan struct{}
+	mount   *exec.Cmd
+	lives   int
+	pids    map[string]int
+}
+
+// Call implements Nodes.
+func (c *cluster) Call(ctx context.Context, n id.Node, method string, req, reply proto.Message) error {
+	c.mu.Lock()
+	slow := c.slow
+	c.mu.Unlock()
+	if slow != nil {
+		select {
+		case <-slow:
+		case <-ctx.Done():
+			return errno.New(errno.Timeout, "call", n, "%w", ctx.Err())
+		}
+	}
+	var rep proto.Message
+	var err error
+	switch method {
+	case methodPoll:
+		rep, err = c.service.Poll(ctx, req.(*PollRequest))
+	case methodFetch:
+		rep, err = c.service.Fetch(ctx, req.(*FetchRequest))
+	}
+	if err != nil {
+		return err
+	}
+	proto.Merge(reply, rep)
+	return nil
+}
+
+// Watch implements Nodes.
+func (c *cluster) Watch() (*Cluster, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := &Cluster{Self: 1, Up: []uint32{1, 2}, Files: []*File{{Name: "nodes", Content: []byte("1 up\n2 up\n")}, {Name: "self", Content: []byte("1\n")}}}
+	if c.gone {
+		now.Up, now.Files[0].Content = []uint32{1}, []byte("1 up\n")
+	}
+	return now, c.changed
+}
+
+// control is what a test in the view asks for.
+type control struct {
+	Do  string
+	Arg string
+}
+
+func (c *cluster) control(_ context.Context, call *api.Call) error {
+	var p control
+	if err := call.Params(&p); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch p.Do {
+	case "leave", "join":
+		c.gone = p.Do == "leave"
+		close(c.changed)
+		c.changed = make(chan struct{})
+	case "slow":
+		c.slow = make(chan struct{})
+	case "fast":
+		close(c.slow)
+		c.slow = nil
+	case "kill": // the role mount
+		_ = c.mount.Process.Kill()
+	case "start": // a process on machine 2
+		if _, err := fmt.Fprintln(c.in, p.Arg); err != nil {
+			return err
+		}
+	}
+	return call.Reply(struct {
+		PIDs  map[string]int
+		Lives int
+	}{c.pids, c.lives})
+}
+
+// keeperPair is PID 1's side of a role's connection.
+func (c *cluster) keeperPair() (*os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fds[0]), "keeper")
+	conn, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		return nil, err
+	}
+	go c.keep(conn.(*net.UnixConn))
+	return os.NewFile(uintptr(fds[1]), "keeper"), nil
+}
+
+func (c *cluster) keep(conn *net.UnixConn) {
+	defer conn.Close()
+	buf := make([]byte, keeper.MaxPacket)
+	for {
+		n, files, err := keeper.Receive(conn, buf)
+		if err != nil || n == 0 {
+			return
+		}
+		name, result := string(buf[1:n]), keeper.Done
+		var rights []byte
+		c.mu.Lock()
+		switch keeper.Op(buf[0]) {
+		case keeper.OpPut:
+			if old := c.kept[name]; old != nil {
+				_ = old.Close()
+			}
+			c.kept[name] = files[0]
+		case keeper.OpTake:
+			if f := c.kept[name]; f != nil {
+				rights = unix.UnixRights(int(f.Fd()))
+			} else {
+				result = keeper.NotKept
+			}
+		case keeper.OpDrop:
+			if f := c.kept[name]; f != nil {
+				_ = f.Close()
+				delete(c.kept, name)
+			}
+		}
+		_, _, err = conn.WriteMsgUnix(keeper.Answer(result), rights, nil)
+		c.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// role starts a role with a connection to PID 1.
+func (c *cluster) role(mode string, args ...string) (*exec.Cmd, error) {
+	f, err := c.keeperPair()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	cmd := self(mode, args...)
+	cmd.Env = append(cmd.Env, keeper.FDEnv+"=3", api.SocketEnv+"="+filepath.Join(c.dir, "api"), remoteEnv+"="+strconv.Itoa(c.remote))
+	cmd.ExtraFiles = []*os.File{f}
+	return cmd, cmd.Start()
+}
+
+// mounts runs the role mount, again and again.
+func (c *cluster) mounts(log *slog.Logger) {
+	for {
+		c.mu.Lock()
+		cmd, err := c.role("mount")
+		c.mount = cmd
+		c.lives++
+		c.mu.Unlock()
+		if err != nil {
+			log.Error("machine", "err", err)
+			return
+		}
+		_ = cmd.Wait()
+	}
+}
+
+// machine1 is process 1 and the role node of machine 1.
+func machine1(log *slog.Logger) int {
+	if err := newMachine(1); err != nil {
+		return fatal("machine 1", err)
+	}
+	c := &cluster{dir: os.Getenv(dirEnv), kept: map[string]*os.File{}, changed: make(chan struct{})}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fatal("pipe", err)
+	}
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		return fatal("pipe", err)
+	}
+	two := self("machine2")
+	two.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	two.ExtraFiles, two.Stdin = []*os.File{w}, inR
+	runtime.LockOSThread() // for Pdeathsig
+	if err := two.Start(); err != nil {
+		return fatal("machine 2", err)
+	}
+	_, _ = w.Close(), inR.Close()
+	if err := json.NewDecoder(r).Decode(&c.pids); err != nil {
+		return fatal("machine 2", err)
+	}
+	c.remote, c.in = two.Process.Pid, inW
+	node, err := NewNode("/proc/"+strconv.Itoa(c.remote)+"/root/proc", 2, nil)
+	if err != nil {
+		return fatal("node", err)
+	}
+	c.service = node
+	s := api.NewServer(log)
+	s.Handle(Method, NewRelay(c, log).Handle)
+	s.Handle("test.Control", c.control)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(c.dir, "api"), Net: "unix"})
+	if err != nil {
+		return fatal("listen", err)
+	}
+	go func() { _ = s.Serve(l) }()
+	if os.Getenv(roleEnv) == "" {
+		go c.mounts(log)
+	}
+	view, err := c.role("spawn", os.Args[1:]...)
+	if err == nil {
+		err = view.Wait()
+	}
+	if err != nil {
+		return fatal("tests in the view", err)
+	}
+	return 0
+}
+
+// spawnRole sets up the view and becomes the tests in it.
+func spawnRole(log *slog.Logger) int {
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fatal("unshare", err)
+	}
+	fd, _ := strconv.Atoi(os.Getenv(keeper.FDEnv))
+	keep, err := keeper.Open(log, nil)
+	if err != nil {
+		return fatal("keeper", err)
+	}
+	if err := Setup(log, keep); err != nil {
+		return fatal("setup", err)
+	}
+	// Once more, as a spawn role does that was started anew.
+	one, err := os.Readlink("/proc/thread-self/ns/mnt")
+	if err != nil {
+		return fatal("view", err)
+	}
+	if err := Setup(log, keep); err != nil {
+		return fatal("setup again", err)
+	}
+	if two, err := os.Readlink("/proc/thread-self/ns/mnt"); two != one {
+		return fatal("setup again", fmt.Errorf("another view: %s, %s, %v", one, two, err))
+	}
+	_ = fd
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return fatal("exe", err)
+	}
+	return fatal("exec", unix.Exec(exe, os.Args, append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, modeEnv+"=") }), modeEnv+"=view")))
+}
+
+// localRole runs its arguments in the local view.
+func localRole() int {
+	runtime.LockOSThread()
+	if err := Local(); err != nil {
+		return fatal("local view", err)
+	}
+	path, err := exec.LookPath(os.Args[1])
+	if err != nil {
+		return fatal("local view", err)
+	}
+	return fatal("exec", unix.Exec(path, os.Args[1:], os.Environ()))
+}
+
+// runMachine runs the tests or benchmarks of the view that the arguments name.
+func runMachine(t testing.TB, env []string, args ...string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: namespaces and mounts")
+	}
+	if _, err := os.Stat("/dev/fuse"); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("no /dev/fuse: the kernel has no FUSE")
+	}
+	dir, err := os.MkdirTemp("", "procfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := self("machine1", args...)
+	cmd.Env = append(append(cmd.Env, dirEnv+"="+dir), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
+	out, err := os.Create(filepath.Join(dir, "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() }) // and with it all in its namespace
+	defer stop()
+	err = cmd.Wait()
+	text, _ := os.ReadFile(out.Name())
+	if err != nil {
+		t.Errorf("the machine ended with %v:\n%s", err, text)
+		return
+	}
+	t.Logf("%s", text)
+}
+
+func inView(t testing.TB) {
+	t.Helper()
+	if os.Getenv(modeEnv) != "view" {
+		t.Skip("a part of TestView, which runs it in a view")
+	}
+}
+
+// ask makes the machine do something.
+func ask(t testing.TB, do, arg string) (pids map[string]int, lives int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := api.Dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var rep struct {
+		PIDs  map[string]int
+		Lives int
+	}
+	if err := c.Call(ctx, "test.Control", control{do, arg}, &rep); err != nil {
+		t.Fatal(err)
+	}
+	return rep.PIDs, rep.Lives
+}
+
+// within waits until f says nothing.
+func within(t testing.TB, limit time.Duration, f func() error) {
+	t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}

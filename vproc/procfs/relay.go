@@ -1,0 +1,178 @@
+package procfs
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"ssi/cluster/ics"
+	"ssi/internal/api"
+	"ssi/internal/errno"
+	"ssi/internal/id"
+)
+
+// The methods of the service ProcFS (procfs.proto).
+const (
+	methodPoll  = "ssi.vproc.procfs.ProcFS/Poll"
+	methodFetch = "ssi.vproc.procfs.ProcFS/Fetch"
+)
+
+// Method is the method of the local socket by which the role mount reaches the role node
+// ("upgrade"; then the connection carries Ask and Tell). Only root may call it.
+const Method = "ssi.procfs.Connect"
+
+const (
+	// maxQuestions is how many questions of a role mount are carried at once.
+	maxQuestions = 1024
+	// maxWait is how long a question may take.
+	maxWait = 10 * time.Second
+)
+
+// Service is what other nodes may ask.
+type Service interface {
+	Poll(ctx context.Context, req *PollRequest) (*PollReply, error)
+	Fetch(ctx context.Context, req *FetchRequest) (*FetchReply, error)
+}
+
+// Node is the Service of a node.
+type Node struct {
+	*Publisher
+	*Fetcher
+}
+
+// NewNode serves the proc(5) at root; see NewPublisher and NewFetcher.
+func NewNode(root string, self id.Node, hidden func(id.PID) bool) (*Node, error) {
+	p, err := NewPublisher(root, self, hidden)
+	if err != nil {
+		return nil, err
+	}
+	f, err := NewFetcher(root)
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return &Node{p, f}, nil
+}
+
+// Close closes both; no call may be running.
+func (n *Node) Close() error { return errors.Join(n.Publisher.Close(), n.Fetcher.Close()) }
+
+// Register lets other nodes ask s.
+func Register(h interface{ Handle(string, ics.Handler) }, s Service) {
+	h.Handle(methodPoll, ics.Unary(s.Poll))
+	h.Handle(methodFetch, ics.Unary(s.Fetch))
+}
+
+// Nodes is the other nodes, and this one.
+type Nodes interface {
+	// Call asks a node.
+	Call(ctx context.Context, n id.Node, method string, req, reply proto.Message) error
+	// Watch is the cluster now, and a channel that is closed when that changes.
+	Watch() (*Cluster, <-chan struct{})
+}
+
+// Relay carries the questions of the role mount to the nodes.
+type Relay struct {
+	nodes Nodes
+	log   *slog.Logger
+}
+
+// NewRelay makes a relay.
+func NewRelay(nodes Nodes, log *slog.Logger) *Relay { return &Relay{nodes, log} }
+
+// Handle serves one role mount: it is the handler of Method.
+func (y *Relay) Handle(ctx context.Context, c *api.Call) error {
+	if !c.Peer.Root() {
+		return errno.New(errno.Permission, c.Method, 0, "only root may")
+	}
+	conn, err := c.Upgrade(struct{}{})
+	if err != nil {
+		return err
+	}
+	return y.serve(ctx, conn)
+}
+
+// serve carries questions until the connection or ctx ends.
+func (y *Relay) serve(ctx context.Context, conn net.Conn) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	var write sync.Mutex
+	tell := func(m *Tell) {
+		write.Lock()
+		defer write.Unlock()
+		_ = conn.SetWriteDeadline(time.Now().Add(writeTime))
+		if err := writeFrame(conn, m); err != nil {
+			cancel()
+		}
+	}
+	wg.Go(func() {
+		for {
+			now, changed := y.nodes.Watch()
+			tell(&Tell{Cluster: now})
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	slots := make(chan struct{}, maxQuestions)
+	r := bufio.NewReader(conn)
+	for {
+		q := &Ask{}
+		if err := readFrame(r, q); err != nil {
+			if ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			tell(&Tell{Id: q.GetId(), Error: "too many questions at once"})
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			tell(y.carry(ctx, q))
+		})
+	}
+}
+
+func (y *Relay) carry(ctx context.Context, q *Ask) *Tell {
+	wait := min(time.Duration(q.GetTimeoutMs())*time.Millisecond, maxWait)
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	n := id.Node(q.GetNode())
+	m := &Tell{Id: q.GetId()}
+	var err error
+	switch now, _ := y.nodes.Watch(); {
+	case !slices.Contains(now.GetUp(), uint32(n)):
+		err = errno.New(errno.Unavailable, "ask a node", n, "it is not UP")
+	case q.GetPoll() != nil:
+		rep := &PollReply{}
+		err = y.nodes.Call(ctx, n, methodPoll, q.GetPoll(), rep)
+		m.Poll = rep
+	case q.GetFetch() != nil:
+		rep := &FetchReply{}
+		err = y.nodes.Call(ctx, n, methodFetch, q.GetFetch(), rep)
+		m.Fetch = rep
+	default:
+		err = errno.New(errno.Invalid, "ask a node", n, "an empty question")
+	}
+	if err != nil {
+		return &Tell{Id: q.GetId(), Error: err.Error()}
+	}
+	return m
+}
