@@ -267,12 +267,7 @@ func (m *machine) role(name string) int {
 	m.t.Helper()
 	pid := 0
 	eventually(m.t, "role "+name, func() bool {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.cmd.Process.Pid, m.cmd.Process.Pid))
-		kids := strings.Fields(string(b))
-		if len(kids) == 0 { // a kernel without CONFIG_PROC_CHILDREN
-			kids = childrenOf(m.cmd.Process.Pid)
-		}
-		for _, kid := range kids {
+		for _, kid := range childrenOf(m.cmd.Process.Pid) {
 			args, _ := os.ReadFile("/proc/" + kid + "/cmdline")
 			if f := strings.Split(string(args), "\x00"); len(f) > 1 && f[0] == "ssi" && f[1] == name {
 				pid, _ = strconv.Atoi(kid)
@@ -284,6 +279,8 @@ func (m *machine) role(name string) int {
 	return pid
 }
 
+// childrenOf is the children of all threads of a process: a file of
+// /proc/PID/task/TID/children has those of one.
 func childrenOf(parent int) (kids []string) {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
