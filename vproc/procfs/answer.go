@@ -31,6 +31,7 @@ type answer struct {
 	asker asker
 	data  []byte
 	err   unix.Errno // of the kernel there
+	lost  unix.Errno // there was no answer
 	at    time.Time
 }
 
@@ -71,6 +72,13 @@ func (a *answers) recent(w asker) *answer {
 	return nil
 }
 
+// addLost keeps that w got no answer, for the lookups of the same access.
+func (a *answers) addLost(w asker, e unix.Errno) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.keep(&answer{asker: w, lost: e, at: time.Now()})
+}
+
 // add keeps s. A file with a serial number gets a new one if it has none: it is
 // for this caller alone.
 func (a *answers) add(s *answer) {
@@ -84,7 +92,13 @@ func (a *answers) add(s *answer) {
 			}
 		}
 	}
-	a.byNode[s.node], a.byWho[s.asker] = s, s
+	a.byNode[s.node] = s
+	a.keep(s)
+}
+
+// keep makes room for s; a.mu is held.
+func (a *answers) keep(s *answer) {
+	a.byWho[s.asker] = s
 	a.order = append(a.order, s)
 	a.bytes += len(s.data)
 	drop := 0
@@ -109,11 +123,12 @@ func (t *tree) answer(ctx context.Context, r *fuse.Request, n uint64, q *questio
 	if q.stranger {
 		w.tid, w.uid, w.gid = 0, stranger, stranger
 	}
-	if s := t.answers.recent(w); s != nil && (s.node == n || split(n).serial() == 0) {
-		return s, 0
+	if s := t.answers.recent(w); s != nil && (s.lost != 0 || s.node == n || split(n).serial() == 0) {
+		return s, s.lost
 	}
 	rep, e := t.ask(ctx, r, q)
 	if e != 0 {
+		t.answers.addLost(w, e)
 		return nil, e
 	}
 	s := &answer{node: n, asker: w, data: rep.GetData(), err: unix.Errno(rep.GetErrno()), at: time.Now()}

@@ -32,8 +32,10 @@ const Method = "ssi.procfs.Connect"
 const (
 	// maxQuestions is how many questions of a role mount are carried at once.
 	maxQuestions = 1024
-	// maxWait is how long a question may take.
+	// maxWait is how long a question may take. grace is added to what is asked for, so that
+	// who asks ends the wait, and knows that it was the time.
 	maxWait = 10 * time.Second
+	grace   = 200 * time.Millisecond
 )
 
 // Service is what other nodes may ask.
@@ -151,7 +153,7 @@ func (y *Relay) serve(ctx context.Context, conn net.Conn) error {
 }
 
 func (y *Relay) carry(ctx context.Context, q *Ask) *Tell {
-	wait := min(time.Duration(q.GetTimeoutMs())*time.Millisecond, maxWait)
+	wait := min(time.Duration(q.GetTimeoutMs())*time.Millisecond+grace, maxWait)
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	n := id.Node(q.GetNode())

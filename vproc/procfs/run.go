@@ -279,6 +279,7 @@ func (s *server) run(takeover bool, served, gone func() error) error {
 	if takeover { // nobody shall see the processes of the others come and go
 		s.tree.hold()
 		s.catchUp()
+		s.fresh.looked() // by those whom the dead server told
 		if err := s.conn.Resend(); err != nil {
 			return err
 		}

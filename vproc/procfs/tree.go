@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/fuse"
-	"ssi/internal/id"
 )
 
 const (
@@ -173,8 +172,8 @@ func (t *tree) tell(s stale) {
 }
 
 // forgetter makes the kernel forget names until ctx ends. After a take-over it
-// begins with the names of all processes that the table does not have: the dead server may
-// have told them.
+// begins with the names of the processes of other nodes that the table does not have: the dead
+// server may have told them. (Of a node that left meanwhile, the kernel believes them up to attrTTL.)
 func (t *tree) forgetter(ctx context.Context, takeover bool) {
 	if takeover {
 		t.forgetAll(ctx)
@@ -199,13 +198,11 @@ func (t *tree) forgetter(ctx context.Context, takeover bool) {
 }
 
 func (t *tree) forgetAll(ctx context.Context) {
-	self := t.table.itself()
-	for pid := id.PID(1) << id.PIDShift; pid < 1<<pidBits; pid++ {
-		if ctx.Err() != nil {
-			return
-		}
-		if pid.Home() != self && t.table.find(pid) == nil {
-			_ = t.conn.InvalidateEntry(rootID, pidName(pid))
+	for _, n := range t.table.nodes() {
+		for pid, end := n.Window(); pid < end && ctx.Err() == nil; pid++ {
+			if t.table.find(pid) == nil {
+				_ = t.conn.InvalidateEntry(rootID, pidName(pid))
+			}
 		}
 	}
 }

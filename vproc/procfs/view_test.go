@@ -1,11 +1,24 @@
 package procfs
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/id"
 )
 
 // TestView runs the tests that follow on two machines, in the view of one.
@@ -16,34 +29,550 @@ func TestView(t *testing.T) {
 	runMachine(t, []string{countEnv + "=20"}, "-test.run=^TestView", "-test.v", "-test.timeout=150s")
 }
 
-func output(t testing.TB, name string, args ...string) string {
+// run is what a command prints, and how it ends.
+func run(t testing.TB, name string, args ...string) (string, error) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
 		t.Skipf("%s is not installed", name)
 	}
-	out, err := exec.Command(name, args...).CombinedOutput()
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "COLUMNS=200", "LINES=200", "TERM=xterm")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func output(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := run(t, name, args...)
 	if err != nil {
 		t.Errorf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
-	return string(out)
+	return out
 }
 
-// onRemote runs a command on machine 2, with its plain /proc.
-func onRemote(t testing.TB, name string, args ...string) string {
+// onRemote is the arguments of nsenter(1) that run a command on machine 2, with its plain /proc.
+func onRemote(args ...string) []string {
+	return append([]string{"-t", os.Getenv(remoteEnv), "-p", "-m", "--"}, args...)
+}
+
+// remotePIDs is the PIDs of the processes on machine 2 by name.
+func remotePIDs(t testing.TB) map[string]int {
 	t.Helper()
-	return output(t, "nsenter", append([]string{"-t", os.Getenv(remoteEnv), "-p", "-m", "--", name}, args...)...)
-}
-
-func TestViewPS(t *testing.T) {
 	inView(t)
 	pids, _ := ask(t, "", "")
+	return pids
+}
+
+func file(pid int, name string) string { return fmt.Sprintf("/proc/%d/%s", pid, name) }
+
+// The stock tools show of remote processes what they show there.
+func TestViewSameAsThere(t *testing.T) {
+	pids := remotePIDs(t)
 	for _, name := range []string{"root", "user", "threads"} {
 		pid := strconv.Itoa(pids[name])
-		for _, format := range []string{"pid,ppid,pgid,sid,user,euser,group,ni,pri,stat,tty,nlwp,comm,args", "pid,vsz,lstart,cls,rtprio,psr,sig,caught"} {
-			here, there := output(t, "ps", "-ww", "-p", pid, "-o", format), onRemote(t, "ps", "-ww", "-p", pid, "-o", format)
-			if here != there {
-				t.Errorf("ps of %s shows\n%snot\n%s", name, here, there)
+		for _, args := range [][]string{
+			{"ps", "-ww", "-p", pid, "-o", "pid,ppid,pgid,sid,user,euser,group,ni,pri,stat,tty,nlwp,comm,args"},
+			{"ps", "-ww", "-p", pid, "-o", "pid,vsz,rss,lstart,cls,rtprio,psr,sig,caught,etime,time"},
+			{"ps", "-ww", "-L", "-p", pid, "-o", "pid,nlwp,comm"},
+			{"ps", "eww", "-p", pid},
+			{"ps", "-p", pid, "-o", "pid,cgroup,oom,wchan"},
+			{"pstree", "-pa", pid},
+			{"pwdx", pid},
+			{"readlink", file(pids[name], "exe"), file(pids[name], "cwd"), file(pids[name], "root"), file(pids[name], "fd/0"), file(pids[name], "fd/3"), file(pids[name], "ns/net")},
+			{"ls", file(pids[name], "fd"), file(pids[name], "fdinfo"), file(pids[name], "ns"), file(pids[name], "task")},
+			{"cat", file(pids[name], "status"), file(pids[name], "cmdline"), file(pids[name], "statm"), file(pids[name], "comm")},
+			{"cat", file(pids[name], "environ"), file(pids[name], "maps"), file(pids[name], "limits"), file(pids[name], "cgroup"), file(pids[name], "fdinfo/0"), file(pids[name], "oom_score_adj"), file(pids[name], "auxv")},
+			{"cat", "/proc/" + pid + "/task/" + pid + "/comm", "/proc/" + pid + "/task/" + pid + "/statm"},
+			{"stat", "-L", "-c", "%U %G %a", "/proc/" + pid, file(pids[name], "stat"), file(pids[name], "environ"), file(pids[name], "fd")},
+			{"pgrep", "-f", "sleep 10000[0-2]"},
+			{"prlimit", "-p", "0"},
+		} {
+			changes := regexp.MustCompile(`(?m)^(voluntary_ctxt_switches|nonvoluntary_ctxt_switches|VmRSS|RssAnon|RssFile|Kthread).*\n|(\s\d\d:\d\d(:\d\d)?\b)`)
+			var here, there string
+			within(t, 3*time.Second, func() error { // what counts time may differ for a moment
+				var herr, terr error
+				here, herr = run(t, args[0], args[1:]...)
+				there, terr = run(t, "nsenter", onRemote(args...)...)
+				if args[0] == "pgrep" { // here there are others, too
+					here = onlyFrom(here, 2)
+				}
+				if fmt.Sprint(herr) != fmt.Sprint(terr) {
+					return fmt.Errorf("%q of %s ends with %v, there with %v\n%s%s", args, name, herr, terr, here, there)
+				}
+				if a, b := changes.ReplaceAllString(here, ""), changes.ReplaceAllString(there, ""); a != b {
+					return fmt.Errorf("%q of %s shows\n%snot\n%s", args, name, a, b)
+				}
+				return nil
+			})
+			if here == "" {
+				t.Errorf("%q shows nothing", args)
 			}
 		}
+	}
+}
+
+// onlyFrom is the lines that begin with a PID of node n.
+func onlyFrom(text string, n id.Node) string {
+	var keep strings.Builder
+	for line := range strings.Lines(text) {
+		if pid, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(strings.TrimSpace(line), " ", 2)[0])); err == nil && id.PID(pid).Home() == n {
+			keep.WriteString(line)
+		}
+	}
+	return keep.String()
+}
+
+// The stock tools show processes of both nodes, and nothing fails.
+func TestViewTools(t *testing.T) {
+	pids := remotePIDs(t)
+	local := strconv.Itoa(os.Getpid())
+	remote := strconv.Itoa(pids["root"])
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"ps", "aux"}, []string{local, remote, "sleep 100001"}},
+		{[]string{"ps", "-ef", "--forest"}, []string{local, remote, "sleep 100001"}},
+		{[]string{"ps", "-eLf"}, []string{local, remote}},
+		{[]string{"ps", "-u", "1234"}, []string{strconv.Itoa(pids["user"])}},
+		{[]string{"top", "-b", "-n", "1"}, []string{remote}},
+		{[]string{"top", "-b", "-H", "-n", "1"}, []string{remote}},
+		{[]string{"pgrep", "-f", "sleep 100001"}, []string{remote}},
+		{[]string{"pidof", "sleep"}, []string{remote}},
+		{[]string{"pstree", "-p"}, []string{remote, local}},
+		{[]string{"lsof", "-p", remote}, []string{"cwd", "/tmp", "txt", "/usr/bin/sleep"}},
+		{[]string{"free"}, []string{"Mem:"}},
+		{[]string{"uptime"}, []string{"load average"}},
+		{[]string{"vmstat"}, []string{"procs"}},
+		{[]string{"sysctl", "kernel.pid_max"}, []string{"4194304"}},
+		{[]string{"bash", "-c", "cat <(echo through) /proc/self/comm"}, []string{"through", "cat"}},
+		{[]string{"bash", "-c", "exec 3>/tmp/gone.$$; rm /tmp/gone.$$; echo kept >&3; cat /proc/$$/fd/3"}, []string{"kept"}},
+		{[]string{"sh", "-c", "readlink /proc/self /proc/thread-self; ls /proc/self/fd/ /proc/thread-self/"}, []string{"/task/", "comm"}},
+		{[]string{"cat", "/proc/mounts", "/proc/net/dev", "/proc/filesystems", "/proc/cpuinfo", "/proc/version"}, []string{"/proc/.local", "lo:", "nodev"}},
+		{[]string{"cat", "/proc/cluster/nodes", "/proc/cluster/self"}, []string{"1 up\n2 up\n", "1\n"}},
+		{[]string{"cat", "/proc/" + remote + "/where"}, []string{"2\n"}},
+		{[]string{"ls", "/cluster", "/cluster/node1/proc/", "/cluster/node2/proc/"}, []string{"node1\n", "node2\n", remote}},
+		{[]string{"cat", "/cluster/node2/proc/loadavg", "/cluster/node2/proc/" + remote + "/comm", "/cluster/node2/proc/" + remote + "/fdinfo/0"}, []string{"sleep", "flags:"}},
+		{[]string{"python3", "-c", "import os; print(sorted(int(p) for p in os.listdir('/proc') if p.isdigit())[-1] >= " + remote + ")"}, []string{"True"}},
+		{[]string{"strace", "-o", "/dev/null", "true"}, nil},
+		{[]string{"unshare", "-Upfr", "--mount-proc", "ps", "ax"}, []string{"ps ax"}},
+		{[]string{"git", "--version"}, []string{"git version"}},
+		{[]string{"find", "/proc/" + remote, "-maxdepth", "1", "-name", "stat*"}, []string{"/stat\n", "/status\n", "/statm\n"}},
+	} {
+		t.Run(strings.Join(c.args[:min(2, len(c.args))], " "), func(t *testing.T) {
+			out := output(t, c.args[0], c.args[1:]...)
+			for _, want := range c.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("%q does not show %q:\n%.4000s", c.args, want, out)
+				}
+			}
+		})
+	}
+	// A process of another node cannot be traced from here: the message names it.
+	if out, err := run(t, "strace", "-p", remote); err == nil || !strings.Contains(out, "No such process") {
+		t.Errorf("strace -p: %v, %s", err, out)
+	}
+}
+
+// The list is that of one machine: in order, every process once.
+func TestViewList(t *testing.T) {
+	pids := remotePIDs(t)
+	list, err := os.ReadDir("/proc") // sorted by name
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, e := range list {
+		if names[e.Name()] {
+			t.Errorf("%s is listed twice", e.Name())
+		}
+		names[e.Name()] = true
+	}
+	for _, want := range []string{"self", "thread-self", "cluster", "stat", "meminfo", "uptime", "sys", "net", "mounts", strconv.Itoa(pids["user"]), strconv.Itoa(os.Getpid())} {
+		if !names[want] {
+			t.Errorf("%s is not listed", want)
+		}
+	}
+	plain, err := os.ReadDir("/proc/.local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range plain {
+		if _, pid := pidOf(e.Name()); pid {
+			continue
+		}
+		a, aerr := os.Stat("/proc/" + e.Name())
+		b, berr := os.Stat("/proc/.local/" + e.Name())
+		if fmt.Sprint(aerr == nil) != fmt.Sprint(berr == nil) || aerr == nil && a.IsDir() != b.IsDir() {
+			t.Errorf("%s: %v, %v; plain: %v, %v", e.Name(), a, aerr, b, berr)
+		}
+	}
+	for _, bad := range []string{"0", "01", "+1", "-1", "65535x", "4194304", "99999999999999999999", "131072", strings.Repeat("9", 300), "nothing"} {
+		if _, err := os.Stat("/proc/" + bad); err == nil {
+			t.Errorf("/proc/%s exists", bad)
+		}
+	}
+	for _, bad := range []string{"nothing", "fd/99", "fd/x", "fd/00", "task/1", "task/" + strconv.Itoa(pids["user"]) + "/fd", "ns/x"} {
+		if _, err := os.Lstat(file(pids["user"], bad)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
+// as runs a command as another user.
+func as(uid uint32, groups []uint32, name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, Groups: groups}}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// What one user may not see of another one's process on one machine, it may not
+// see across nodes: also when root has just looked at it.
+func TestViewPermissions(t *testing.T) {
+	pids := remotePIDs(t)
+	for _, c := range []struct {
+		uid     uint32
+		of      string
+		name    string
+		allowed bool
+	}{
+		{0, "root", "environ", true}, {0, "user", "environ", true}, {0, "root", "maps", true}, {0, "user", "fd/3", true}, {0, "user", "cwd", true},
+		{1234, "user", "environ", true}, {1234, "user", "maps", true}, {1234, "user", "fd/3", true}, {1234, "user", "exe", true}, {1234, "user", "fdinfo/0", true},
+		{1234, "root", "environ", false}, {1234, "root", "maps", false}, {1234, "root", "fd/3", false}, {1234, "root", "exe", false}, {1234, "root", "fdinfo/0", false},
+		{65534, "root", "environ", false}, {65534, "root", "maps", false}, {65534, "root", "smaps_rollup", false}, {65534, "root", "auxv", false},
+		{65534, "root", "io", false}, {65534, "root", "fd/3", false}, {65534, "root", "cwd", false}, {65534, "root", "ns/net", false}, {65534, "root", "fdinfo/0", false},
+		{65534, "root", "stack", false}, {65534, "root", "syscall", false}, {65534, "root", "personality", false},
+		{65534, "user", "environ", false}, {65534, "user", "maps", false}, {65534, "user", "fd/3", false}, {65534, "user", "exe", false},
+		{65534, "root", "status", true}, {65534, "root", "cmdline", true}, {65534, "root", "limits", true}, {65534, "root", "cgroup", true}, {65534, "root", "where", true},
+	} {
+		tool := "cat"
+		st, err := os.Lstat(file(pids[c.of], c.name))
+		if err != nil {
+			t.Errorf("%s of %s: %v", c.name, c.of, err)
+			continue
+		}
+		if st.Mode()&fs.ModeSymlink != 0 {
+			tool = "readlink"
+		}
+		root, err := run(t, tool, file(pids[c.of], c.name)) // so that something is cached
+		if err != nil {
+			t.Errorf("root cannot %s %s of %s: %v, %s", tool, c.name, c.of, err, root)
+		}
+		args := []string{tool}
+		if tool == "readlink" {
+			args = append(args, "-v")
+		}
+		args = append(args, file(pids[c.of], c.name))
+		out, err := as(c.uid, nil, args[0], args[1:]...)
+		switch {
+		case c.allowed && err != nil:
+			t.Errorf("user %d may not read %s of %s: %v, %s", c.uid, c.name, c.of, err, out)
+		case c.allowed && out != root:
+			t.Errorf("user %d reads %q from %s of %s, root %q", c.uid, out, c.name, c.of, root)
+		case !c.allowed && (err == nil || !strings.Contains(out, "Permission denied") && !strings.Contains(out, "Operation not permitted")):
+			t.Errorf("user %d reads %s of %s: %v, %s", c.uid, c.name, c.of, err, out)
+		case !c.allowed && root != "" && strings.Contains(out, root):
+			t.Errorf("user %d is told %q", c.uid, out)
+		}
+	}
+	if out, err := as(65534, nil, "ls", file(pids["root"], "fd")); err == nil || !strings.Contains(out, "Permission denied") {
+		t.Errorf("a stranger lists descriptors: %v, %s", err, out)
+	}
+	// Memory addresses are nobody's business on another node.
+	here, err := os.ReadFile(file(pids["root"], "stat"))
+	if err != nil || statField(here, 28) != 0 || statField(here, 29) != 0 { // kstkesp, kstkeip
+		t.Errorf("%s, %v", here, err)
+	}
+	// Root without capabilities is not root there.
+	if _, err := exec.LookPath("setpriv"); err == nil {
+		out, err := run(t, "setpriv", "--bounding-set=-all", "--inh-caps=-all", "cat", file(pids["user"], "environ"))
+		if err == nil || strings.Contains(out, "SECRET") {
+			t.Errorf("user 0 without capabilities reads %q, %v", out, err)
+		}
+	}
+	// Nor is root of a user namespace.
+	out, err := as(65534, nil, "unshare", "-Ur", "cat", file(pids["root"], "environ"))
+	if err == nil || strings.Contains(out, "SECRET") {
+		t.Errorf("root of a user namespace reads %q, %v", out, err)
+	}
+	if out, err := run(t, "unshare", "-Ur", "cat", file(pids["user"], "environ")); err == nil || strings.Contains(out, "SECRET") {
+		t.Errorf("root's user namespace reads %q, %v", out, err)
+	}
+	// Nothing can be written.
+	for _, name := range []string{"oom_score_adj", "comm", "stat"} {
+		if err := os.WriteFile(file(pids["root"], name), []byte("5"), 0); err == nil {
+			t.Errorf("%s was written", name)
+		}
+	}
+}
+
+// A process that starts is listed at once, and one that ends is not any more.
+func TestViewFresh(t *testing.T) {
+	remotePIDs(t)
+	for i := range 20 {
+		seconds := strconv.Itoa(200000 + i)
+		ask(t, "start", seconds)
+		var pid int
+		within(t, 5*time.Second, func() error { // until it was started
+			out, err := run(t, "pgrep", "-f", "sleep "+seconds)
+			if err != nil {
+				return fmt.Errorf("pgrep: %w", err)
+			}
+			pid = 0
+			for line := range strings.Lines(onlyFrom(out, 2)) {
+				pid, err = strconv.Atoi(strings.TrimSpace(line))
+			}
+			if pid == 0 {
+				return fmt.Errorf("pgrep does not find it: %s", out)
+			}
+			return err
+		})
+		dir, err := os.Open("/proc/" + strconv.Itoa(pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		output(t, "nsenter", onRemote("kill", "-9", strconv.Itoa(pid))...)
+		within(t, 5*time.Second, func() error {
+			list, err := os.ReadDir("/proc")
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(list, func(e os.DirEntry) bool { return e.Name() == strconv.Itoa(pid) }) {
+				return errors.New("a dead process is listed")
+			}
+			return nil
+		})
+		within(t, 5*time.Second, func() error {
+			if _, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil {
+				return errors.New("a dead process has a stat")
+			}
+			return nil
+		})
+		if b := make([]byte, 100); true { // who has its directory open sees it end, as in proc(5)
+			fd, err := unix.Openat(int(dir.Fd()), "stat", unix.O_RDONLY, 0)
+			if err == nil {
+				_, err = unix.Read(fd, b)
+				_ = unix.Close(fd)
+			}
+			if err == nil && !bytes.Contains(b, []byte("sleep")) {
+				t.Errorf("read %q", b)
+			}
+		}
+		_ = dir.Close()
+	}
+}
+
+// A change of a process shows in what is cached.
+func TestViewChange(t *testing.T) {
+	pids := remotePIDs(t)
+	pid := strconv.Itoa(pids["idle0"])
+	for _, nice := range []string{"5", "10", "15"} {
+		output(t, "nsenter", onRemote("renice", "-n", nice, "-p", pid)...)
+		within(t, 5*time.Second, func() error {
+			if out := strings.TrimSpace(output(t, "ps", "-o", "ni=", "-p", pid)); out != nice {
+				return fmt.Errorf("nice value %s, want %s", out, nice)
+			}
+			return nil
+		})
+	}
+}
+
+// A node that leaves takes its entries away; one that comes back brings them.
+func TestViewLeave(t *testing.T) {
+	pids := remotePIDs(t)
+	stat := file(pids["root"], "stat")
+	kept, err := os.Open(stat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	ask(t, "leave", "")
+	within(t, 2*time.Second, func() error {
+		if _, err := os.ReadFile(stat); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("its process: %v", err)
+		}
+		if out := onlyFrom(output(t, "ps", "-e", "-o", "pid="), 2); out != "" {
+			return fmt.Errorf("ps shows %s", out)
+		}
+		if b, err := os.ReadFile("/proc/cluster/nodes"); err != nil || string(b) != "1 up\n" {
+			return fmt.Errorf("/proc/cluster/nodes: %q, %v", b, err)
+		}
+		if _, err := os.Stat("/cluster/node2/proc"); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("/cluster/node2: %v", err)
+		}
+		return nil
+	})
+	ask(t, "join", "")
+	within(t, 5*time.Second, func() error {
+		if out := onlyFrom(output(t, "ps", "-e", "-o", "pid="), 2); !strings.Contains(out, strconv.Itoa(pids["root"])) {
+			return errors.New("ps does not show the node that came back")
+		}
+		return nil
+	})
+}
+
+// A node that does not answer delays nobody for long, and what is known of it stays.
+func TestViewSlow(t *testing.T) {
+	pids := remotePIDs(t)
+	pid := strconv.Itoa(pids["root"])
+	output(t, "ps", "-e") // so that everything is known
+	ask(t, "slow", "")
+	defer ask(t, "fast", "")
+	done := make(chan error, 1)
+	go func() {
+		for range 5 {
+			out, err := exec.Command("ps", "-e", "-o", "pid=").CombinedOutput()
+			if err != nil || !strings.Contains(string(out), pid) {
+				done <- fmt.Errorf("ps: %v, %s", err, out)
+				return
+			}
+		}
+		// A file that must be fetched fails when its time is over.
+		if _, err := os.ReadFile(file(pids["root"], "environ")); !errors.Is(err, unix.ETIMEDOUT) {
+			done <- fmt.Errorf("environ: %v", err)
+			return
+		}
+		done <- nil
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(fetchWait + 20*time.Second):
+		t.Error("readers wait for a node that does not answer")
+	}
+}
+
+// The role mount is killed again and again while ps runs: nobody sees an error, or
+// a process missing.
+func TestViewKill(t *testing.T) {
+	pids := remotePIDs(t)
+	output(t, "ps", "-e")
+	_, first := ask(t, "", "")
+	kills := 0
+	for end := time.Now().Add(20 * time.Second); kills < 10 && time.Now().Before(end); kills++ {
+		ps := exec.Command("sh", "-c", `for i in 1 2 3 4 5; do ps -e -o pid= || exit 1; cat /proc/`+strconv.Itoa(pids["user"])+`/environ /proc/`+strconv.Itoa(pids["root"])+`/stat >/dev/null || exit 2; done`)
+		var out bytes.Buffer
+		ps.Stdout, ps.Stderr = &out, &out
+		if err := ps.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ask(t, "kill", "")
+		if err := ps.Wait(); err != nil {
+			t.Errorf("a reader: %v\n%s", err, out.String())
+		}
+		for _, name := range []string{"root", "user", "threads"} {
+			if n := strings.Count(out.String(), strconv.Itoa(pids[name])); n != 5 {
+				t.Errorf("kill %d: the process %s is listed %d times in 5 lists", kills, name, n)
+			}
+		}
+	}
+	if _, now := ask(t, "", ""); now < first+kills {
+		t.Errorf("%d lives after %d kills, %d before", now, kills, first)
+	}
+	// The mounts in the file system are still there.
+	for _, name := range []string{"/proc/.local/self/stat", "/proc/sys/kernel/pid_max", "/proc/self/stat", "/cluster/node2/proc/loadavg"} {
+		if _, err := os.ReadFile(name); err != nil {
+			t.Errorf("after the kills: %v", err)
+		}
+	}
+	// What dies while nobody serves is forgotten, before the kernel does so by itself.
+	stat := file(pids["idle1"], "stat")
+	if _, err := os.ReadFile(stat); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, "kill", "")
+	output(t, "nsenter", onRemote("kill", "-9", strconv.Itoa(pids["idle1"]))...)
+	within(t, attrTTL/2, func() error {
+		if _, err := os.Stat(stat); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("a dead process: %v", err)
+		}
+		return nil
+	})
+}
+
+// localview sees the processes of this node only.
+func TestViewLocal(t *testing.T) {
+	pids := remotePIDs(t)
+	cmd := self("local", "sh", "-c", "ps -e -o pid=; test -e /proc/self/stat && test ! -e /proc/"+strconv.Itoa(pids["root"])+" && test ! -e /proc/cluster && sysctl kernel.pid_max && mount --bind /tmp /mnt && umount /mnt")
+	cmd.Stdout, cmd.Stderr = nil, nil
+	out, err := cmd.CombinedOutput()
+	if err != nil || onlyFrom(string(out), 2) != "" || !strings.Contains(string(out), "kernel.pid_max") || onlyFrom(string(out), 1) == "" {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out := output(t, "ps", "-e", "-o", "pid="); onlyFrom(out, 2) == "" {
+		t.Error("the view outside of it changed")
+	}
+}
+
+// Mounts that the node makes later appear in the view, and not the other way around.
+func TestViewMounts(t *testing.T) {
+	remotePIDs(t)
+	dir := filepath.Join(t.TempDir(), "a")
+	other := filepath.Join(t.TempDir(), "b")
+	for _, d := range []string{dir, other} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	outside := func(args ...string) { output(t, "nsenter", append([]string{"-t", "1", "-m", "--"}, args...)...) }
+	outside("mount", "-t", "tmpfs", "later", dir)
+	defer outside("umount", dir)
+	outside("touch", dir+"/file")
+	if _, err := os.Stat(dir + "/file"); err != nil {
+		t.Errorf("a mount made later is not in the view: %v", err)
+	}
+	output(t, "mount", "-t", "tmpfs", "inside", other)
+	defer output(t, "umount", other)
+	output(t, "touch", other+"/file")
+	outside("test", "!", "-e", other+"/file")
+	outside("sh", "-c", "test -d /proc/1 && test ! -e /proc/.local && test ! -e /proc/cluster")
+	// Through a chroot.
+	output(t, "mount", "-t", "tmpfs", "root", other)
+	defer output(t, "umount", "-R", other)
+	for _, d := range []string{"proc", "usr", "bin", "lib", "lib64"} {
+		if err := os.Mkdir(filepath.Join(other, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat("/" + d); err == nil {
+			output(t, "mount", "--rbind", "/"+d, filepath.Join(other, d))
+		}
+	}
+	if out := output(t, "chroot", other, "ps", "-e", "-o", "pid="); onlyFrom(out, 2) == "" || onlyFrom(out, 1) == "" {
+		t.Errorf("ps in a chroot shows %s", out)
+	}
+}
+
+// htop draws on a terminal: script(1) gives it one.
+func TestViewHtop(t *testing.T) {
+	remotePIDs(t)
+	if _, err := exec.LookPath("htop"); err != nil {
+		t.Skip("htop is not installed")
+	}
+	if _, err := exec.LookPath("script"); err != nil {
+		t.Skip("script is not installed")
+	}
+	cmd := exec.Command("script", "-qec", "stty rows 100 cols 200; htop -C -d 1 --filter 'sleep 100001'", "/dev/null")
+	cmd.Env = append(os.Environ(), "TERM=xterm", "LC_ALL=C", "HTOPRC=/nonexistent")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(2*time.Second, func() { _, _ = in.Write([]byte("q")); _ = in.Close() })
+	defer timer.Stop()
+	kill := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	err = cmd.Wait()
+	if text := out.String(); err != nil || !strings.Contains(text, "100001") {
+		t.Errorf("htop: %v\n%q", err, text)
 	}
 }
