@@ -13,11 +13,11 @@ import (
 type how uint8
 
 const (
-	refused  how = iota // by nobody here: it is not sent to other nodes
-	asks                // it changes nothing, and the kernel tells everybody: as this process
-	judged              // it changes nothing, but is not for everybody: in the caller's name
-	once                // in the caller's name, and once
-	opens               // it makes a file
+	refused how = iota // by nobody here: it is not sent to other nodes
+	asks               // it changes nothing, and the kernel tells everybody: as this process
+	judged             // it changes nothing, but is not for everybody: in the caller's name
+	once               // in the caller's name, and once
+	opens              // it makes a file
 )
 
 // execution is what the home does for a call; nr is its number here.

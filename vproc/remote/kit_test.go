@@ -185,7 +185,8 @@ func (h *Home) Start(s Start, pid *int) error { return s.start(pid) }
 
 func (s Start) start(pid *int) error {
 	cmd := exec.Command(s.Args[0], s.Args[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: s.Group >= 0 && !s.Session, Pgid: max(s.Group, 0), Setsid: s.Session, Credential: &syscall.Credential{Uid: s.UID, Gid: s.UID}}
+	// As programs of users are, it is no child of the daemon but of PID 1, which reaps it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_PARENT, Setpgid: s.Group >= 0 && !s.Session, Pgid: max(s.Group, 0), Setsid: s.Session, Credential: &syscall.Credential{Uid: s.UID, Gid: s.UID}}
 	if s.Output != "" {
 		f, err := os.OpenFile(s.Output, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
 		if err != nil {
@@ -198,8 +199,7 @@ func (s Start) start(pid *int) error {
 		return err
 	}
 	*pid = cmd.Process.Pid
-	go func() { _ = cmd.Wait() }()
-	return nil
+	return cmd.Process.Release()
 }
 
 // peers is the cluster as node 1 sees it: itself and, while it is up, node 2.
@@ -402,6 +402,8 @@ func lines(t testing.TB, path string) []string {
 // si_pid, si_uid and value, which python does not tell, from the kernel by signalfd.
 const taker = `
 import ctypes, os, signal, struct, sys
+uid = int(sys.argv[1])
+os.setgroups([]), os.setresgid(uid, uid, uid), os.setresuid(uid, uid, uid)
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 mask = ctypes.create_string_buffer(b"\xff" * 8)
 fd = ctypes.CDLL(None, use_errno=True).syscall(289, -1, mask, 8, 0)
@@ -420,7 +422,8 @@ while True:
 func (w *world) taking(s Start) (pid int, output string) {
 	w.t.Helper()
 	s.Output = filepath.Join(w.dir, fmt.Sprintf("out%d", w.seq.Add(1)))
-	s.Args = []string{"python3", "-c", taker}
+	s.Args = []string{"python3", "-c", taker, fmt.Sprint(s.UID)}
+	s.UID = 0 // python need not be for everybody
 	pid = w.there(s)
 	eventually(w.t, "a program that takes signals", func() bool {
 		all := lines(w.t, s.Output)
