@@ -298,7 +298,7 @@ func newWorld(t testing.TB) *world {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	w := &world{t: t, dir: dir, peers: &peers{socket: filepath.Join(dir, "socket")}}
 	must(t, window(1))
-	cmd := inNamespace(`while :; do "$0"; done`)
+	cmd := inNamespace(`exec 3>&2; while :; do "$0" 2>&3; done 2>/dev/null`) // without what the shell says about killed ones
 	cmd.Stderr = os.Stderr
 	cmd.Env = append(os.Environ(), homeEnv+"="+dir)
 	must(t, cmd.Start())
