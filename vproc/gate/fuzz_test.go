@@ -1,7 +1,7 @@
 package gate
 
 import (
-	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,34 +105,41 @@ func FuzzStatus(f *testing.F) {
 
 // Whatever is in the file, what is gone on with is a journal.
 func FuzzJournal(f *testing.F) {
-	path := filepath.Join(f.TempDir(), "journal")
-	j, _, err := openJournal(path, logOf(f))
+	j, _, err := openJournal(filepath.Join(f.TempDir(), "journal"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.Fatal(err)
 	}
 	i := <-j.free
 	j.prepare(i, 3)
 	*j.notification(i) = sys.Notification{ID: 5, TID: 6}
-	f.Add(append([]byte(nil), j.mem...))
-	f.Add(j.mem[:300])
-	f.Add(make([]byte, journalSize+1))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		path := filepath.Join(t.TempDir(), "journal")
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
+	boot := string(j.mem[offBootID : offBootID+16])
+	f.Add(uint(0), j.mem[:300])
+	f.Add(uint(headSize), j.mem[headSize:300])
+	f.Add(uint(offNext), []byte{0})
+	mem := make([]byte, journalSize)
+	f.Fuzz(func(t *testing.T, at uint, b []byte) {
+		copy(mem, j.mem)
+		copy(mem[at%journalSize:], b)
+		k := &journal{mem: mem}
+		if k.check(boot) != "" {
+			if err := k.begin(boot); err != nil || k.check(boot) != "" {
+				t.Fatalf("begun anew: %v, %s", err, k.check(boot))
+			}
 		}
-		j, left, err := openJournal(path, logOf(t))
-		if err != nil {
-			t.Fatal(err)
+		seen := map[uint64]bool{}
+		for i := range slots {
+			if k.notification(i).ID == 0 {
+				continue
+			}
+			if seen[k.seq(i)] {
+				t.Errorf("call %d is there twice", k.seq(i))
+			}
+			seen[k.seq(i)] = true
 		}
-		if len(left)+len(j.free) != slots || j.incarnation == 0 {
-			t.Errorf("%d calls, %d free slots, incarnation %d", len(left), len(j.free), j.incarnation)
-		}
-		if !bytes.HasPrefix(b, j.mem[:8]) && len(left) > 0 {
-			t.Error("calls were found in what is no journal")
-		}
-		if err := j.close(); err != nil {
-			t.Error(err)
+		l := k.slot(0)
+		k.prepare(0, 9)
+		if seen[k.seq(0)] || k.listener(0) != 9 || len(l) != slotSize {
+			t.Errorf("the next call is %d of listener %d", k.seq(0), k.listener(0))
 		}
 	})
 }

@@ -25,11 +25,12 @@ import (
 
 // The test binary is several programs: installMode installs the filter, sends the
 // listener to descriptor 3 and executes its arguments; callerMode makes the calls
-// that descriptor 4 orders; gateMode is a daemon.
+// that descriptor 4 orders; gateMode is a daemon; attackMode is a program that means harm.
 const (
 	installMode = "install-filter"
 	callerMode  = "make-calls"
 	gateMode    = "run-gate"
+	attackMode  = "attack"
 )
 
 func TestMain(m *testing.M) {
@@ -41,6 +42,8 @@ func TestMain(m *testing.M) {
 			exit(makeCalls())
 		case gateMode:
 			exit(runGate(os.Args[2:]))
+		case attackMode:
+			exit(attack(uint64(os.Getpid())))
 		}
 	}
 	os.Exit(m.Run())
@@ -187,7 +190,9 @@ type program struct {
 	t        testing.TB
 	cmd      *exec.Cmd
 	listener *os.File
+	conn     net.Conn     // descriptor 4 there
 	out      *gob.Encoder // of orders
+	reading  sync.Once
 
 	mu      sync.Mutex
 	next    int
@@ -262,8 +267,7 @@ func startAs(t testing.TB, out io.Writer, three *os.File, args ...string) *progr
 	}
 	_ = orders.Close()
 	t.Cleanup(func() { _ = conn.Close() })
-	p.out = gob.NewEncoder(conn)
-	go p.read(conn)
+	p.conn, p.out = conn, gob.NewEncoder(conn)
 	return p
 }
 
@@ -274,8 +278,8 @@ func caller(t testing.TB, by ...string) *program {
 }
 
 // read ends with the connection.
-func (p *program) read(conn net.Conn) {
-	in := gob.NewDecoder(conn)
+func (p *program) read() {
+	in := gob.NewDecoder(p.conn)
 	for {
 		var r result
 		if in.Decode(&r) != nil {
@@ -294,6 +298,7 @@ func (p *program) read(conn net.Conn) {
 // order gives an order; the result comes through the channel.
 func (p *program) order(o order) <-chan result {
 	p.t.Helper()
+	p.reading.Do(func() { go p.read() })
 	c := make(chan result, 1)
 	p.mu.Lock()
 	defer p.mu.Unlock()

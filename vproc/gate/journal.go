@@ -53,7 +53,9 @@ func openJournal(path string, log *slog.Logger) (j *journal, left []int, err err
 	}
 	j = &journal{mem: mem, free: make(chan int, slots)}
 	if why := j.check(boot); why != "" {
-		log.Info("the journal of the gate is begun anew", "file", path, "why", why)
+		if why != isNew {
+			log.Warn("the journal of the gate is begun anew; what was under way is lost", "file", path, "why", why)
+		}
 		if err := j.begin(boot); err != nil {
 			_ = j.close()
 			return nil, nil, fmt.Errorf("journal of the gate: %w", err)
@@ -103,12 +105,14 @@ func bootID() (string, error) {
 	return string(b[20:36]), nil
 }
 
+const isNew = "it is new"
+
 // check tells why the journal cannot be gone on with, or "".
 func (j *journal) check(boot string) string {
 	next := binary.LittleEndian.Uint64(j.mem[offNext:])
 	switch {
 	case binary.LittleEndian.Uint64(j.mem) == 0:
-		return "it is new"
+		return isNew
 	case binary.LittleEndian.Uint64(j.mem) != journalMagic:
 		return "it is not a journal of this version"
 	case string(j.mem[offBootID:offBootID+16]) != boot:
