@@ -154,10 +154,11 @@ func TestMemoryThatHangs(t *testing.T) {
 // executes the program anew, in the middle of the calls of the others.
 func attack(seed uint64) error {
 	const pages = 4
-	shared, err := unix.Mmap(-1, 0, pages*4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	shared, err := unix.Mmap(-1, 0, (pages+2)*4096, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return err
 	}
+	shared = shared[4096:][:pages*4096] // nothing lies just before and after
 	base := uint64(uintptr(unsafe.Pointer(&shared[0])))
 	var rows []call.Call
 	for _, c := range call.Table() {

@@ -5,7 +5,7 @@
  * for the buffer) and gets one (the result) and the buffer. An argument of
  * 0xfeed0000 means the buffer. */
 typedef unsigned int word;
-static word order[7];
+static word order[7], ret; /* static: below 4 GiB */
 static unsigned char buffer[256];
 
 static long call(word nr, unsigned long a, unsigned long b, unsigned long c, unsigned long d, unsigned long e) {
@@ -38,7 +38,7 @@ static int all(word nr, void *p, word n) {
 
 void _start(void) {
 	while (all(3, order, sizeof order) && (order[6] == 0 || all(3, buffer, order[6]))) {
-		word ret = call(order[0], argument(order[1]), argument(order[2]), argument(order[3]), argument(order[4]), argument(order[5]));
+		ret = call(order[0], argument(order[1]), argument(order[2]), argument(order[3]), argument(order[4]), argument(order[5]));
 		if (!all(4, &ret, sizeof ret) || !all(4, buffer, sizeof buffer))
 			break;
 	}
