@@ -194,11 +194,12 @@ func (g *Gate) Close() error {
 	}
 }
 
-// enter counts a call of a user, and tells whether there may be one more.
-func (g *Gate) enter(uid uint32) bool {
+// enter counts a call of a user, and tells whether there may be one more; must makes
+// it so.
+func (g *Gate) enter(uid uint32, must bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if uid != 0 && g.users[uid] >= g.limits.user {
+	if !must && uid != 0 && g.users[uid] >= g.limits.user {
 		return false
 	}
 	g.users[uid]++

@@ -28,15 +28,15 @@ type caught struct {
 
 // begin handles the call in slot i, which it frees in the end. It is called by the
 // receiver, and does not wait for the caller or another node: what needs that goes
-// on in a goroutine.
-func (g *Gate) begin(l *listener, i int) {
+// on in a goroutine. A call that is handled again has its place: it may be done.
+func (g *Gate) begin(l *listener, i int, again bool) {
 	c := &caught{g: g, l: l, i: i, n: *g.journal.notification(i)}
 	row, who, ok := c.known(l.buf)
 	if !ok || c.quick(row, &who) {
 		g.journal.release(i)
 		return
 	}
-	if !g.enter(who.UID) {
+	if !g.enter(who.UID, again) {
 		c.fail(unix.EAGAIN)
 		g.journal.release(i)
 		return
@@ -115,7 +115,7 @@ func (c *caught) execute(row *call.Call, who call.Caller) (done bool) {
 			return true
 		case err != nil:
 			c.g.log.Error("a caller's file is not known", "call", row.Name, "error", err)
-			c.fail(unix.EBADF)
+			c.fail(unix.EAGAIN)
 			return true
 		case ours:
 			c.goOn()

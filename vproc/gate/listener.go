@@ -95,7 +95,7 @@ func (l *listener) next(n *sys.Notification) error {
 func (g *Gate) receive(l *listener, left []int) {
 	defer g.receivers.Done()
 	for _, i := range left {
-		g.begin(l, i)
+		g.begin(l, i, true)
 	}
 	err := g.receiveAll(l)
 	l.calls.Wait()
@@ -132,6 +132,6 @@ func (g *Gate) receiveAll(l *listener) error {
 			}
 			continue
 		}
-		g.begin(l, i)
+		g.begin(l, i, false)
 	}
 }
