@@ -314,3 +314,87 @@ func mustOpen(t testing.TB, path string) *os.File {
 	}
 	return f
 }
+
+// What Quick decides the Handler does not see; what needs the caller's memory Quick
+// does not see.
+func TestQuick(t *testing.T) {
+	p := caller(t)
+	h := &recorder{}
+	g := openWith(t, Config{Handler: h, Kept: map[uint64]*os.File{1: p.listener}, Quick: func(r *call.Request) (call.Outcome, bool) {
+		switch {
+		case r.Nr == call.RtSigqueueinfo || r.Nr == call.PidfdSendSignal:
+			t.Errorf("asked about %s", r.Nr)
+		case r.Nr == call.Kill:
+			return call.Outcome{Continue: true}, true
+		case r.Nr == call.PidfdOpen:
+			return call.Outcome{File: mustOpen(t, "/dev/null")}, true
+		case r.Nr == call.Getsid && r.Caller.PID == int32(p.cmd.Process.Pid) && r.Origin.Seq > 0:
+			return value(8), true
+		}
+		return call.Outcome{}, false
+	}}, limits{userCalls, callTime, lateTime})
+	pid := foreignPID(1)
+	if r := p.call(unix.SYS_GETSID, [6]uint64{pid}); r.Ret != 8 {
+		t.Errorf("getsid: %d, %v", r.Ret, r.Errno)
+	}
+	if r := p.call(unix.SYS_KILL, [6]uint64{pid, 0}); r.Errno != unix.ESRCH {
+		t.Errorf("kill: %d, %v", r.Ret, r.Errno)
+	}
+	if r := p.call(unix.SYS_PIDFD_OPEN, [6]uint64{pid}); r.Ret < 3 {
+		t.Errorf("pidfd_open: %d, %v", r.Ret, r.Errno)
+	}
+	if n := h.count(); n != 0 {
+		t.Errorf("the handler was asked %d times", n)
+	}
+	p.call(unix.SYS_GETPGID, [6]uint64{pid})
+	p.call(unix.SYS_RT_SIGQUEUEINFO, [6]uint64{pid, 9}, memArg{2, make([]byte, 128)})
+	if n := h.count(); n != 2 {
+		t.Errorf("the handler was asked %d times", n)
+	}
+	allFree(t, g)
+}
+
+// A caller that is stopped in a call gets its answer when it goes on; signals do not
+// end a call that was received.
+func TestStoppedCaller(t *testing.T) {
+	p := caller(t)
+	h := newBlocker()
+	g := open(t, h, p.listener)
+	c := p.order(order{Nr: unix.SYS_GETSID, Args: [6]uint64{foreignPID(1)}})
+	eventually(t, "a held call", func() bool { return h.held.Load() == 1 })
+	pid := p.cmd.Process.Pid
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	close(h.open)
+	allFree(t, g) // the receiver does not wait for the caller to go on
+	if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if r := wait(t, c); r.Errno != 0 || r.Ret != int64(testNode()) {
+		t.Errorf("%d, %v", r.Ret, r.Errno)
+	}
+	if n := h.held.Load(); n != 1 {
+		t.Errorf("the handler was asked %d times", n)
+	}
+}
+
+// A process with the filter may have filters of its own, but no second listener.
+func TestNestedFilter(t *testing.T) {
+	p := caller(t)
+	h := &recorder{}
+	open(t, h, p.listener)
+	if r := p.call(unix.SYS_SECCOMP, [6]uint64{unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, 0}); r.Errno != unix.EFAULT {
+		t.Errorf("no program: %v", r.Errno)
+	}
+	if r := p.call(unix.SYS_PRCTL, [6]uint64{unix.PR_GET_NO_NEW_PRIVS}); r.Ret != 0 {
+		t.Errorf("no new privileges: %d", r.Ret)
+	}
+	// strace gives what it runs a filter, as container runtimes do.
+	if s := output(t, "strace", "-f", "--seccomp-bpf", "-e", "trace=kill,execve", "-o", "/dev/null", "bash", "-c", "kill -0 -$$ 2>/dev/null; echo $?"); s != "1" {
+		t.Errorf("strace with a filter: %q", s)
+	}
+	if r := p.call(unix.SYS_GETSID, [6]uint64{foreignPID(1)}); r.Errno != 0 || h.count() != 1 {
+		t.Errorf("%v, the handler was asked %d times", r.Errno, h.count())
+	}
+}
