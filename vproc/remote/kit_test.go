@@ -51,6 +51,12 @@ func window(n id.Node) error {
 
 func TestMain(m *testing.M) {
 	switch {
+	case os.Getenv(callerEnv) != "":
+		fmt.Fprintln(os.Stderr, becomeCaller(os.Args[1:]))
+		os.Exit(1)
+	case os.Getenv(onnodeEnv) != "":
+		fmt.Fprintln(os.Stderr, runOnNode(os.Getenv(onnodeEnv), os.Args[1:]))
+		os.Exit(1)
 	case os.Getenv(homeEnv) != "":
 		fmt.Fprintln(os.Stderr, serveHome(os.Getenv(homeEnv)))
 		os.Exit(1)
@@ -59,14 +65,64 @@ func TestMain(m *testing.M) {
 	}
 	cmd := inNamespace(`"$0" "$@"; exit $?`, os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
-	err := cmd.Run()
+	path, stop, err := startHomes()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	cmd.Env = append(os.Environ(), insideEnv+"="+path)
+	err = cmd.Run()
+	stop()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(cmd.ProcessState.ExitCode())
+}
+
+// startHomes serves the wish for a node 2: its namespace must not be below that of
+// the tests, whose processes would see its. Who connects sends a directory; the end
+// of the connection is the end of the node.
+func startHomes() (path string, stop func(), err error) {
+	dir, err := os.MkdirTemp("/dev/shm", "homes")
+	if err != nil {
+		return "", nil, err
+	}
+	path = filepath.Join(dir, "socket")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return "", nil, err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go startHome(c)
+		}
+	}()
+	return path, func() { _, _ = l.Close(), os.RemoveAll(dir) }, nil
+}
+
+func startHome(c net.Conn) {
+	defer func() { _ = c.Close() }()
+	r := bufio.NewReader(c)
+	dir, err := r.ReadString('\n')
+	if err != nil {
+		return
+	}
+	cmd := inNamespace(`exec 3>&2; while :; do "$0" 2>&3; done 2>/dev/null`) // without what the shell says about killed ones
+	cmd.Stderr = os.Stderr
+	cmd.Env = append(os.Environ(), homeEnv+"="+strings.TrimSpace(dir))
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	_, _ = r.ReadByte()
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
 }
 
 // inNamespace is a shell that is PID 1, with the program as $0.
@@ -140,6 +196,9 @@ func serveHome(dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := serveOnNode(dir); err != nil {
+		return err
+	}
 	path := filepath.Join(dir, "socket")
 	_ = os.Remove(path)
 	l, err := net.Listen("unix", path)
@@ -162,6 +221,9 @@ func (h *Home) Call(m Message, reply *[]byte) (err error) {
 	}
 	return err
 }
+
+// Kill has the daemon kill itself at once.
+func (h *Home) Kill(bool, *bool) error { return unix.Kill(os.Getpid(), unix.SIGKILL) }
 
 // Wait is methodWait.
 func (h *Home) Wait(m Message, reply *[]byte) (err error) {
@@ -298,11 +360,11 @@ func newWorld(t testing.TB) *world {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	w := &world{t: t, dir: dir, peers: &peers{socket: filepath.Join(dir, "socket")}}
 	must(t, window(1))
-	cmd := inNamespace(`exec 3>&2; while :; do "$0" 2>&3; done 2>/dev/null`) // without what the shell says about killed ones
-	cmd.Stderr = os.Stderr
-	cmd.Env = append(os.Environ(), homeEnv+"="+dir)
-	must(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	c, err := net.Dial("unix", os.Getenv(insideEnv))
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	_, err = fmt.Fprintln(c, dir)
+	must(t, err)
 	w.open()
 	t.Cleanup(func() { w.m.Close() })
 	eventually(t, "node 2", func() bool { return w.peers.do(t.Context(), "Die", int64(0), new(bool)) == nil })

@@ -104,14 +104,8 @@ func TestOnceInAStorm(t *testing.T) {
 	kills := 0
 	killer.Go(func() {
 		for ctx.Err() == nil {
-			all, _ := listProcesses()
-			for _, p := range all {
-				b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
-				cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
-				if strings.Contains(string(b), homeEnv+"="+w.dir) && strings.HasPrefix(string(cmd), os.Args[0]) {
-					_ = unix.Kill(p.pid, unix.SIGKILL)
-					kills++
-				}
+			if w.peers.do(ctx, "Kill", true, new(bool)) != nil { // it cannot answer any more
+				kills++
 			}
 			select {
 			case <-ctx.Done():
@@ -153,7 +147,7 @@ func TestOnceInAStorm(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d calls, %d daemons killed, %d calls of which nobody knows", len(outcomes), kills, failed)
+	t.Logf("%d calls, a daemon killed up to %d times, %d calls of which nobody knows", len(outcomes), kills, failed)
 	if kills == 0 {
 		t.Error("no daemon was killed")
 	}
