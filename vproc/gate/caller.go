@@ -23,12 +23,14 @@ const firstStatus = 4096
 
 var errStatus = errors.New("not a status of proc(5)")
 
-// identities tells who calls.
+// identities tells who calls. What it tells of a thread is of the caller of a
+// notification only if that is still valid after.
 type identities struct {
 	node id.Node
 	proc *os.File // the directory /proc
 	dir  int      // of proc
-	user uint64   // inode of this process's user namespace
+	// The inodes of this process's namespaces.
+	userNS, pidNS uint64
 }
 
 func newIdentities(node id.Node) (*identities, error) {
@@ -37,7 +39,10 @@ func newIdentities(node id.Node) (*identities, error) {
 		return nil, err
 	}
 	d := &identities{node: node, proc: proc, dir: int(proc.Fd())}
-	if d.user, err = d.userNamespace("self"); err != nil {
+	if d.userNS, err = d.namespace("self/ns/user"); err == nil {
+		d.pidNS, err = d.namespace("self/ns/pid")
+	}
+	if err != nil {
 		_ = proc.Close()
 		return nil, err
 	}
@@ -46,20 +51,36 @@ func newIdentities(node id.Node) (*identities, error) {
 
 func (d *identities) close() error { return d.proc.Close() }
 
-func (d *identities) userNamespace(task string) (inode uint64, err error) {
+func (d *identities) namespace(path string) (inode uint64, err error) {
 	var st unix.Stat_t
-	if err := unix.Fstatat(d.dir, task+"/ns/user", &st, 0); err != nil {
-		return 0, fmt.Errorf("user namespace of %s: %w", task, err)
+	if err := unix.Fstatat(d.dir, path, &st, 0); err != nil {
+		return 0, fmt.Errorf("namespace %s: %w", path, err)
 	}
 	return st.Ino, nil
 }
 
-// of is the identity of thread tid. nested tells that it is in a PID namespace
-// below that of this process. What it returns is of the caller of a notification
-// only if that is still valid after. buf is for its use.
-func (d *identities) of(tid uint32, buf []byte) (c call.Caller, nested bool, err error) {
+// place is what is quickly known of thread tid: its group and session. nested tells
+// that it is in a PID namespace below that of this process.
+func (d *identities) place(tid uint32) (c call.Caller, nested bool, err error) {
+	ns, err := d.namespace(strconv.FormatUint(uint64(tid), 10) + "/ns/pid")
+	if err != nil || ns != d.pidNS {
+		return c, err == nil, err
+	}
+	pgid, err := unix.Getpgid(int(tid))
+	if err != nil {
+		return c, false, fmt.Errorf("group of thread %d: %w", tid, err)
+	}
+	sid, err := unix.Getsid(int(tid))
+	if err != nil {
+		return c, false, fmt.Errorf("session of thread %d: %w", tid, err)
+	}
+	return call.Caller{Node: d.node, TID: int32(tid), PGID: int32(pgid), SID: int32(sid)}, false, nil
+}
+
+// of is the whole identity of thread tid.
+func (d *identities) of(tid uint32) (c call.Caller, nested bool, err error) {
 	task := strconv.FormatUint(uint64(tid), 10)
-	status, err := d.status(task, buf)
+	status, err := d.status(task)
 	if err != nil {
 		return c, false, fmt.Errorf("identity of thread %d: %w", tid, err)
 	}
@@ -69,32 +90,31 @@ func (d *identities) of(tid uint32, buf []byte) (c call.Caller, nested bool, err
 	}
 	c.Node = d.node
 	if c.Caps != 0 && !nested {
-		user, err := d.userNamespace(task)
+		user, err := d.namespace(task + "/ns/user")
 		if err != nil {
 			return c, false, err
 		}
-		if user != d.user {
+		if user != d.userNS {
 			c.Caps = 0
 		}
 	}
 	return c, nested, nil
 }
 
-// status reads into buf, or more if it must.
-func (d *identities) status(task string, buf []byte) ([]byte, error) {
+func (d *identities) status(task string) ([]byte, error) {
 	path := []byte(task + "/status\x00")
-	for {
-		n, err := sys.ReadFileAt(d.dir, path, buf)
+	for size := firstStatus; ; size = maxStatus {
+		b := make([]byte, size)
+		n, err := sys.ReadFileAt(d.dir, path, b)
 		if err != nil {
 			return nil, err
 		}
-		if n < len(buf) {
-			return buf[:n], nil
+		if n < size {
+			return b[:n], nil
 		}
-		if len(buf) >= maxStatus {
+		if size == maxStatus {
 			return nil, errStatus
 		}
-		buf = make([]byte, maxStatus)
 	}
 }
 

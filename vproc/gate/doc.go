@@ -5,13 +5,14 @@
 // local never leave the kernel. The others arrive at a listener, which PID 1 keeps,
 // so that they wait while no daemon runs; Gate receives and answers them.
 //
-// A caught call takes this way. The receiver finds out who calls, from proc(5). A
+// A caught call takes this way. If it has neither memory nor a file, Quick may decide
+// at once. Otherwise a goroutine finds out who calls, from proc(5), reads the memory
+// that the call reads, asks the Handler, writes what the call writes, and answers. A
 // caller in a PID namespace below ours means other processes by its numbers: its
-// kernel goes on with the call, as with pidfd_send_signal(2) for a pidfd. Then Quick
-// may decide at once. Otherwise a goroutine reads the memory that the call reads,
-// asks the Handler, writes what the call writes, and answers. The errors of the gate
-// itself are EFAULT for memory that is not the caller's to read or write, EAGAIN
-// above the limit of a user, ETIMEDOUT after callTime (it may have been done).
+// kernel goes on with the call, as with pidfd_send_signal(2) for a pidfd. The errors
+// of the gate itself are EFAULT for memory that is not the caller's to read or
+// write, EAGAIN above the limit of a user, ETIMEDOUT after callTime (it may have been
+// done).
 //
 // Calls are received straight into the journal, a mapped file: the kernel either
 // writes a call there or still has it (sys.ReceiveNotification), so a daemon that is

@@ -42,8 +42,9 @@ type Config struct {
 	Journal string // path of a file, on a file system in memory
 	Handler Handler
 	// Quick, if set, is asked before the Handler about a call without memory and file:
-	// ok is false if it cannot be decided at once. The receiver itself asks, so it must
-	// not wait for anything; it is asked in turn for the calls of one listener.
+	// ok is false if it cannot be decided at once. Of the caller it is told no more
+	// than Node, TID, PGID and SID. The receiver itself asks, so it must not wait for
+	// anything; it is asked in turn for the calls of one listener.
 	Quick func(r *call.Request) (o call.Outcome, ok bool)
 	// Kept are the listeners that outlived an earlier daemon, by their numbers; the
 	// gate owns them. Calls in the journal that belong to none of them are forgotten:

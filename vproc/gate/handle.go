@@ -31,24 +31,23 @@ type caught struct {
 // on in a goroutine. A call that is handled again has its place: it may be done.
 func (g *Gate) begin(l *listener, i int, again bool) {
 	c := &caught{g: g, l: l, i: i, n: *g.journal.notification(i)}
-	row, who, ok := c.known(l.buf)
-	if !ok || c.quick(row, &who) {
+	row := g.rows.of(&c.n)
+	if row == nil || c.n.TID == 0 { // a filter of another version; a stranger
+		c.goOn()
 		g.journal.release(i)
 		return
 	}
-	if !g.enter(who.UID, again) {
-		c.fail(unix.EAGAIN)
+	if c.quick(row) {
 		g.journal.release(i)
 		return
 	}
 	l.calls.Add(1)
 	go func() {
 		defer l.calls.Done()
-		if c.execute(row, who) {
+		if c.slow(row, again) {
 			g.journal.release(i)
 		}
 		// Otherwise the gate is closed: the slot holds the call for the next one.
-		g.leave(who.UID)
 	}()
 }
 
@@ -56,36 +55,23 @@ func (g *Gate) begin(l *listener, i int, again bool) {
 // caller's number was the caller's.
 func (c *caught) valid() error { return sys.NotificationValid(c.l.fd, c.n.ID) }
 
-// known tells what is called and by whom; ok is false if the call has ended: it
-// concerns this node's kernel alone, or its caller is gone.
-func (c *caught) known(buf []byte) (row *call.Call, who call.Caller, ok bool) {
-	row = c.g.rows.of(&c.n)
-	if row == nil || c.n.TID == 0 { // a filter of another version; a stranger
-		c.goOn()
-		return nil, who, false
-	}
-	who, nested, err := c.g.ids.of(c.n.TID, buf)
-	switch {
-	case c.valid() != nil:
-		return nil, who, false
-	case err != nil:
-		c.g.log.Error("a caller is not known", "call", row.Name, "error", err)
-		c.fail(unix.EAGAIN)
-		return nil, who, false
-	case nested: // the numbers it knows are its namespace's own
-		c.goOn()
-		return nil, who, false
-	}
-	return row, who, true
-}
-
 // quick ends a call that needs nothing from its caller, if that can be done at once.
-func (c *caught) quick(row *call.Call, who *call.Caller) bool {
+func (c *caught) quick(row *call.Call) bool {
 	if c.g.quick == nil || row.Mem[0].Dir != 0 || row.Nr == call.PidfdSendSignal {
 		return false
 	}
+	who, nested, err := c.g.ids.place(c.n.TID)
+	switch {
+	case c.valid() != nil:
+		return true
+	case err != nil:
+		return false
+	case nested: // the numbers it knows are its namespace's own
+		c.goOn()
+		return true
+	}
 	f := newFrame(row, &c.n)
-	o, ok := c.g.quick(&call.Request{Nr: row.Nr, Args: f.args, Caller: *who, Origin: c.origin()})
+	o, ok := c.g.quick(&call.Request{Nr: row.Nr, Args: f.args, Caller: who, Origin: c.origin()})
 	if !ok {
 		return false
 	}
@@ -94,6 +80,27 @@ func (c *caught) quick(row *call.Call, who *call.Caller) bool {
 		_ = o.File.Close()
 	}
 	return true
+}
+
+// slow does the rest; done is false if the call is left to the next daemon.
+func (c *caught) slow(row *call.Call, again bool) (done bool) {
+	who, nested, err := c.g.ids.of(c.n.TID)
+	switch {
+	case c.valid() != nil:
+		return true
+	case err != nil:
+		c.g.log.Error("a caller is not known", "call", row.Name, "error", err)
+		c.fail(unix.EAGAIN)
+		return true
+	case nested:
+		c.goOn()
+		return true
+	case !c.g.enter(who.UID, again):
+		c.fail(unix.EAGAIN)
+		return true
+	}
+	defer c.g.leave(who.UID)
+	return c.execute(row, who)
 }
 
 func (c *caught) origin() call.Origin {

@@ -25,13 +25,12 @@ type listener struct {
 	file   *os.File // polled; closed when the calls have ended
 	raw    syscall.RawConn
 	fd     int            // of file
-	buf    []byte         // of the receiver, for proc(5)
 	calls  sync.WaitGroup // Add only by the receiver
 }
 
 // newListener duplicates f, in a form that can be waited for without a thread.
 func newListener(f *os.File, number uint64) (*listener, error) {
-	l := &listener{number: number, buf: make([]byte, firstStatus)}
+	l := &listener{number: number}
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
