@@ -84,10 +84,10 @@ func TestAnswers(t *testing.T) {
 	if read.Ret != 5 || string(read.Mem[0]) != "hello" {
 		t.Errorf("read: %d, %v, %q", read.Ret, read.Errno, read.Mem)
 	}
+	allFree(t, g)
 	if _, err := r.Stat(); err == nil {
 		t.Error("the gate has not closed the file")
 	}
-	allFree(t, g)
 }
 
 // allFree waits until no call is handled any more.
