@@ -19,9 +19,12 @@ const (
 	// again is for how long the same thread gets the same answer: one access
 	// makes the kernel look up a name up to three times.
 	again = 100 * time.Millisecond
+	// steadyFor is for how long what nearly never changes is believed, as long as the
+	// process shows no other change: environ, which ps(1) reads of every process.
+	steadyFor = time.Minute
 	// maxAnswers and maxAnswerBytes is how much is kept of what was read. What is
 	// dropped is asked for again.
-	maxAnswers     = 4096
+	maxAnswers     = 1 << 15
 	maxAnswerBytes = 32 << 20
 )
 
@@ -38,8 +41,9 @@ type answer struct {
 // asker is who asked what.
 type asker struct {
 	question
-	far           bool
-	tid, uid, gid uint32
+	far bool
+	tid uint32 // 0: all threads that are the same user to the kernel
+	who string // who that is: see identity
 }
 
 // answers is what was read lately, so that reads find it. The oldest are dropped first.
@@ -62,11 +66,16 @@ func (a *answers) get(n uint64) *answer {
 	return a.byNode[n]
 }
 
-// recent is what the same thread was told a moment ago.
-func (a *answers) recent(w asker) *answer {
+// recent is what w was told a moment ago, or, if it is steady, since the process changed.
+func (a *answers) recent(w asker, steady bool, changed time.Time) *answer {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if s := a.byWho[w]; s != nil && time.Since(s.at) < again {
+	s := a.byWho[w]
+	if s == nil {
+		return nil
+	}
+	age := time.Since(s.at)
+	if age < again || steady && s.lost == 0 && age < steadyFor && changed.Before(s.at) {
 		return s
 	}
 	return nil
@@ -116,22 +125,50 @@ func (a *answers) keep(s *answer) {
 	a.order = a.order[drop:]
 }
 
+// askerOf is who asks q by r.
+func (t *tree) askerOf(r *fuse.Request, n uint64, q *question) (asker, *Caller) {
+	w, c := asker{question: *q, far: split(n).far}, t.callerFor(r, q)
+	w.who = identity(c)
+	if !q.steady() && !q.stranger {
+		w.tid = r.PID
+	}
+	return w, c
+}
+
+// steady reports whether the answer nearly never changes.
+func (q *question) steady() bool { return q.path == "environ" }
+
+// atHand is the answer to q if w need not wait for it, or nil.
+func (t *tree) atHand(w asker, n uint64) *answer {
+	var changed time.Time
+	if w.steady() {
+		p := t.table.on(w.node, w.pid)
+		if p == nil {
+			return nil
+		}
+		changed = p.changed
+	}
+	s := t.answers.recent(w, w.steady(), changed)
+	if s == nil || s.lost == 0 && s.node != n && split(n).serial() != 0 {
+		return nil
+	}
+	return s
+}
+
 // answer asks q for the caller of r and keeps what home said under n, or under
 // the ID that is in the result. The error is of what never got there, or of what is not there.
 func (t *tree) answer(ctx context.Context, r *fuse.Request, n uint64, q *question) (*answer, unix.Errno) {
-	w := asker{question: *q, far: split(n).far, tid: r.PID, uid: r.UID, gid: r.GID}
-	if q.stranger {
-		w.tid, w.uid, w.gid = 0, stranger, stranger
-	}
-	if s := t.answers.recent(w); s != nil && (s.lost != 0 || s.node == n || split(n).serial() == 0) {
+	w, c := t.askerOf(r, n, q)
+	if s := t.atHand(w, n); s != nil {
 		return s, s.lost
 	}
-	rep, e := t.ask(ctx, r, q)
+	s := &answer{node: n, asker: w, at: time.Now()} // before home is asked: what changes meanwhile is newer
+	rep, e := t.fetch(ctx, c, q)
 	if e != 0 {
 		t.answers.addLost(w, e)
 		return nil, e
 	}
-	s := &answer{node: n, asker: w, data: rep.GetData(), err: unix.Errno(rep.GetErrno()), at: time.Now()}
+	s.data, s.err = rep.GetData(), unix.Errno(rep.GetErrno())
 	if s.err == unix.ENOENT || s.err == unix.ESRCH {
 		return nil, unix.ENOENT
 	}
@@ -156,10 +193,17 @@ func (t *tree) tidy(s *answer) {
 
 // ask asks q in the name of the caller of r.
 func (t *tree) ask(ctx context.Context, r *fuse.Request, q *question) (*FetchReply, unix.Errno) {
-	c := &Caller{Uid: stranger, Gid: stranger}
-	if !q.stranger {
-		c = t.callerOf(r)
+	return t.fetch(ctx, t.callerFor(r, q), q)
+}
+
+func (t *tree) callerFor(r *fuse.Request, q *question) *Caller {
+	if q.stranger {
+		return nobody()
 	}
+	return t.callerOf(r)
+}
+
+func (t *tree) fetch(ctx context.Context, c *Caller, q *question) (*FetchReply, unix.Errno) {
 	ask, cancel := context.WithTimeout(ctx, fetchWait)
 	defer cancel()
 	rep, err := t.peers.Fetch(ask, q.node, &FetchRequest{Caller: c, Pid: int32(q.pid), Path: q.path, What: q.what})

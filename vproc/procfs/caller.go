@@ -2,8 +2,11 @@ package procfs
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"strconv"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -12,30 +15,78 @@ import (
 	"ssi/internal/sys"
 )
 
-// caller is what is known of the role's own process.
-type caller struct {
+// ownID is what is known of the role's own process.
+type ownID struct {
 	userNS string // its user namespace; "": unknown
 }
 
-func ownIDs(real *os.File) caller {
+func ownIDs(real *os.File) ownID {
 	to, err := os.Readlink(real.Name() + "/self/ns/user")
 	if err != nil {
-		return caller{}
+		return ownID{}
 	}
-	return caller{to}
+	return ownID{to}
 }
 
-// callerOf is the caller of r for the kernel of another node. What is not known for
-// certain is not claimed: user 0 counts as root only with CAP_SYS_PTRACE, which decides about the files of other
-// users' processes (ptrace(2)), in the user namespace of this process.
+// callers is who threads were a moment ago: a program that looks at all processes
+// asks thousands of times.
+type callers struct {
+	mu    sync.Mutex
+	known map[callerKey]knownCaller
+}
+
+type callerKey struct{ tid, uid, gid uint32 }
+
+type knownCaller struct {
+	*Caller
+	at time.Time
+}
+
+// maxCallers is how many are kept.
+const maxCallers = 256
+
+func nobody() *Caller { return &Caller{Uid: stranger, Gid: stranger} }
+
+// identity is all of a caller that decides about what it may see.
+func identity(c *Caller) string {
+	b := make([]byte, 0, 8+4*len(c.Groups))
+	for _, n := range append([]uint32{c.Uid, c.Gid}, c.Groups...) {
+		b = binary.LittleEndian.AppendUint32(b, n)
+	}
+	return string(b)
+}
+
+// callerOf is the caller of r for the kernel of another node, as it was again ago at most. It
+// must not be written to.
 func (t *tree) callerOf(r *fuse.Request) *Caller {
+	k := callerKey{r.PID, r.UID, r.GID}
+	c := &t.callers
+	c.mu.Lock()
+	known, ok := c.known[k]
+	c.mu.Unlock()
+	if ok && time.Since(known.at) < again {
+		return known.Caller
+	}
+	known = knownCaller{t.lookAtCaller(r), time.Now()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil || len(c.known) >= maxCallers {
+		c.known = map[callerKey]knownCaller{}
+	}
+	c.known[k] = known
+	return known.Caller
+}
+
+// lookAtCaller finds out who the caller is. What is not known for certain is not claimed: user 0 counts as
+// root only with CAP_SYS_PTRACE, which decides about the files of other
+// users' processes (ptrace(2)), in the user namespace of this process.
+func (t *tree) lookAtCaller(r *fuse.Request) *Caller {
 	c := &Caller{Uid: r.UID, Gid: r.GID}
-	nobody := &Caller{Uid: stranger, Gid: stranger}
 	buf := make([]byte, 16<<10)
 	status, err := t.status(r.PID, buf)
 	if err != nil {
 		if r.UID == 0 {
-			return nobody
+			return nobody()
 		}
 		return c
 	}
@@ -51,12 +102,12 @@ func (t *tree) callerOf(r *fuse.Request) *Caller {
 	}
 	caps, err := strconv.ParseUint(string(statusLine(status, "CapEff")), 16, 64)
 	if err != nil || caps&(1<<unix.CAP_SYS_PTRACE) == 0 {
-		return nobody
+		return nobody()
 	}
 	ns := make([]byte, 64)
 	n, err := unix.Readlinkat(int(t.real.Fd()), strconv.Itoa(int(r.PID))+"/ns/user", ns)
 	if err != nil || t.ids.userNS == "" || string(ns[:n]) != t.ids.userNS {
-		return nobody
+		return nobody()
 	}
 	return c
 }

@@ -102,6 +102,11 @@ func (t *tree) found(r *fuse.Request, n uint64) {
 	i := split(n)
 	switch tid, file := i.task(); {
 	case o.from != nil && (o.from.what == What_READ || i.kind == kindItem && o.name == 0):
+		w, _ := t.askerOf(r, n, o.from)
+		if t.atHand(w, n) != nil {
+			t.foundThere(t.ctx, r, n, &o)
+			return
+		}
 		t.wait(r, func(ctx context.Context) { t.foundThere(ctx, r, n, &o) })
 	case i.kind == kindTask && file == fileDir && tid != i.pid: // is there such a thread?
 		ask := &question{node: i.node, pid: i.pid, path: "task/" + pidName(tid) + "/comm", stranger: true}
@@ -191,20 +196,47 @@ func (t *tree) lookupRoot(r *fuse.Request) {
 // is local, is told at once; else its node is asked.
 func (t *tree) lookupPID(r *fuse.Request, pid id.PID) {
 	n, node := t.process(pid)
-	wait := listWait
 	if n == 0 {
-		node, wait = pid.Home(), lookWait
+		node = pid.Home()
 	}
 	polled, up := t.table.up(node)
-	if !up || n != 0 && time.Since(polled) < old {
+	switch {
+	case !up || n != 0 && time.Since(polled) < old:
 		t.tellPID(r, n)
-		return
+	case n != 0:
+		t.wait(r, func(ctx context.Context) {
+			t.fresh.refresh(ctx, listWait, false, node)
+			n, _ := t.process(pid)
+			t.tellPID(r, n)
+		})
+	default:
+		t.wait(r, func(ctx context.Context) { t.tellPID(r, t.newcomer(ctx, r, pid)) })
 	}
-	t.wait(r, func(ctx context.Context) {
-		t.fresh.refresh(ctx, wait, false, node)
+}
+
+// newcomer is the node ID of a process elsewhere that is not known yet, 0 if its
+// home has none or does not tell within lookWait. It may exist and not be
+// published at once: then that is waited for. (That the number of a thread is good for the name of
+// a directory, too, is not so across nodes.)
+func (t *tree) newcomer(ctx context.Context, r *fuse.Request, pid id.PID) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	rep, e := t.ask(ctx, r, &question{node: pid.Home(), pid: pid, path: "status", stranger: true})
+	if e != 0 || string(statusLine(rep.GetData(), "Tgid")) != pidName(pid) {
+		return 0
+	}
+	for {
+		t.fresh.refresh(ctx, lookWait, true, pid.Home())
 		n, _ := t.process(pid)
-		t.tellPID(r, n)
-	})
+		if n != 0 || ctx.Err() != nil {
+			return n
+		}
+		select {
+		case <-time.After(freshFor):
+		case <-ctx.Done():
+			return 0
+		}
+	}
 }
 
 func (t *tree) tellPID(r *fuse.Request, n uint64) {
@@ -218,13 +250,15 @@ func (t *tree) tellPID(r *fuse.Request, n uint64) {
 // process is the node ID of a process, 0 if there is none, and on which other
 // node it lives.
 func (t *tree) process(pid id.PID) (n uint64, node id.Node) {
-	switch q, local := t.table.place(pid); {
-	case q != nil:
-		return processID(q.node, pid).number(), q.node
-	case local:
-		if _, ok := t.local(pid); ok {
+	q := t.table.find(pid)
+	if _, exists := t.local(pid); exists {
+		var here bool
+		if q, here = t.table.place(pid); here {
 			return localPID(pid), 0
 		}
 	}
-	return 0, 0
+	if q == nil {
+		return 0, 0
+	}
+	return processID(q.node, pid).number(), q.node
 }

@@ -1,7 +1,6 @@
 package procfs
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,11 +33,10 @@ import (
 // their own. Machine 1 has a process 1 that keeps files, the role mount, and a role spawn that sets up the
 // view and runs the tests whose names begin with TestView in it; machine 2 has processes to look at.
 const (
-	modeEnv   = "SSI_PROCFS_TEST"
-	dirEnv    = "SSI_PROCFS_DIR"     // for sockets
-	remoteEnv = "SSI_PROCFS_REMOTE"  // PID of the process 1 of machine 2, on machine 1
-	countEnv  = "SSI_PROCFS_COUNT"   // how many idle processes machine 2 has
-	roleEnv   = "SSI_PROCFS_NOMOUNT" // the role mount does not run: for tests of Setup
+	modeEnv  = "SSI_PROCFS_TEST"
+	dirEnv   = "SSI_PROCFS_DIR"     // for sockets
+	countEnv = "SSI_PROCFS_COUNT"   // how many idle processes machine 2 has
+	roleEnv  = "SSI_PROCFS_NOMOUNT" // the role mount does not run: for tests of Setup
 )
 
 func TestMain(m *testing.M) {
@@ -136,26 +134,60 @@ func machine2() int {
 	if err != nil {
 		return fatal("machine 2", err)
 	}
-	if err := json.NewEncoder(os.NewFile(3, "ready")).Encode(pids); err != nil {
+	out := json.NewEncoder(os.NewFile(3, "answers"))
+	if err := out.Encode(pids); err != nil {
 		return fatal("machine 2", err)
 	}
-	in := bufio.NewScanner(os.Stdin) // commands: a line starts a process
-	for in.Scan() {
-		cmd := exec.Command("sleep", in.Text())
-		if err := cmd.Start(); err != nil {
+	for in := json.NewDecoder(os.NewFile(4, "commands")); ; {
+		var args []string
+		if err := in.Decode(&args); err != nil {
+			return 0
+		}
+		var a remoteAnswer
+		if args[0] == "start" {
+			cmd := exec.Command(args[1], args[2:]...)
+			if err := cmd.Start(); err != nil {
+				return fatal("machine 2", err)
+			}
+			go func() { _ = cmd.Wait() }()
+			a.PID = cmd.Process.Pid
+		} else {
+			cmd := exec.Command(args[0], args[1:]...)
+			cmd.Env = toolEnv()
+			begun := time.Now()
+			b, err := cmd.CombinedOutput()
+			a.Out, a.Took = b, time.Since(begun)
+			if err != nil {
+				a.Err = err.Error()
+			}
+		}
+		if err := out.Encode(a); err != nil {
 			return fatal("machine 2", err)
 		}
-		go func() { _ = cmd.Wait() }()
 	}
-	return 0
+}
+
+// remoteAnswer is what became of a command on machine 2.
+type remoteAnswer struct {
+	Out  []byte
+	Err  string
+	PID  int
+	Took time.Duration
+}
+
+func toolEnv() []string {
+	return append(os.Environ(), "LC_ALL=C", "COLUMNS=200", "LINES=200", "TERM=xterm")
 }
 
 // cluster is what the tests in the view control.
 type cluster struct {
 	dir     string
 	service Service
-	remote  int // process 1 of machine 2
-	in      *os.File
+	pids    map[string]int
+
+	remote sync.Mutex // the connection to machine 2
+	out    *json.Encoder
+	in     *json.Decoder
 
 	mu      sync.Mutex
 	kept    map[string]*os.File
@@ -164,7 +196,6 @@ type cluster struct {
 	changed chan struct{}
 	mount   *exec.Cmd
 	lives   int
-	pids    map[string]int
 }
 
 // Call implements Nodes.
@@ -207,14 +238,32 @@ func (c *cluster) Watch() (*Cluster, <-chan struct{}) {
 
 // control is what a test in the view asks for.
 type control struct {
-	Do  string
-	Arg string
+	Do   string
+	Args []string
+}
+
+type controlled struct {
+	PIDs   map[string]int
+	Lives  int
+	Remote remoteAnswer
 }
 
 func (c *cluster) control(_ context.Context, call *api.Call) error {
 	var p control
 	if err := call.Params(&p); err != nil {
 		return err
+	}
+	var rep controlled
+	if p.Do == "remote" {
+		c.remote.Lock()
+		defer c.remote.Unlock()
+		if err := c.out.Encode(p.Args); err != nil {
+			return err
+		}
+		if err := c.in.Decode(&rep.Remote); err != nil {
+			return err
+		}
+		return call.Reply(rep)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -230,15 +279,9 @@ func (c *cluster) control(_ context.Context, call *api.Call) error {
 		c.slow = nil
 	case "kill": // the role mount
 		_ = c.mount.Process.Kill()
-	case "start": // a process on machine 2
-		if _, err := fmt.Fprintln(c.in, p.Arg); err != nil {
-			return err
-		}
 	}
-	return call.Reply(struct {
-		PIDs  map[string]int
-		Lives int
-	}{c.pids, c.lives})
+	rep.PIDs, rep.Lives = c.pids, c.lives
+	return call.Reply(rep)
 }
 
 // keeperPair is PID 1's side of a role's connection.
@@ -302,7 +345,7 @@ func (c *cluster) role(mode string, args ...string) (*exec.Cmd, error) {
 	}
 	defer f.Close()
 	cmd := self(mode, args...)
-	cmd.Env = append(cmd.Env, keeper.FDEnv+"=3", api.SocketEnv+"="+filepath.Join(c.dir, "api"), remoteEnv+"="+strconv.Itoa(c.remote))
+	cmd.Env = append(cmd.Env, keeper.FDEnv+"=3", api.SocketEnv+"="+filepath.Join(c.dir, "api"))
 	cmd.ExtraFiles = []*os.File{f}
 	return cmd, cmd.Start()
 }
@@ -329,27 +372,16 @@ func machine1(log *slog.Logger) int {
 		return fatal("machine 1", err)
 	}
 	c := &cluster{dir: os.Getenv(dirEnv), kept: map[string]*os.File{}, changed: make(chan struct{})}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return fatal("pipe", err)
+	// From outside: machine 2's /proc, and the connection to it.
+	proc, in, out := os.NewFile(3, "proc"), os.NewFile(4, "answers"), os.NewFile(5, "commands")
+	for _, f := range []*os.File{proc, in, out} {
+		unix.CloseOnExec(int(f.Fd()))
 	}
-	inR, inW, err := os.Pipe()
-	if err != nil {
-		return fatal("pipe", err)
-	}
-	two := self("machine2")
-	two.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	two.ExtraFiles, two.Stdin = []*os.File{w}, inR
-	runtime.LockOSThread() // for Pdeathsig
-	if err := two.Start(); err != nil {
+	c.in, c.out = json.NewDecoder(in), json.NewEncoder(out)
+	if err := c.in.Decode(&c.pids); err != nil {
 		return fatal("machine 2", err)
 	}
-	_, _ = w.Close(), inR.Close()
-	if err := json.NewDecoder(r).Decode(&c.pids); err != nil {
-		return fatal("machine 2", err)
-	}
-	c.remote, c.in = two.Process.Pid, inW
-	node, err := NewNode("/proc/"+strconv.Itoa(c.remote)+"/root/proc", 2, nil)
+	node, err := NewNode("/proc/self/fd/3", 2, nil)
 	if err != nil {
 		return fatal("node", err)
 	}
@@ -440,8 +472,28 @@ func runMachine(t testing.TB, env []string, args ...string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
+	two := self("machine2")
+	two.Env = append(append(two.Env, dirEnv+"="+dir), env...)
+	two.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
+	answers, commands := pipe(t), pipe(t)
+	two.ExtraFiles = []*os.File{answers[1], commands[0]}
+	if err := two.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = two.Process.Kill(), two.Wait() }()
+	_, _ = answers[1].Close(), commands[0].Close()
+	ready := []unix.PollFd{{Fd: int32(answers[0].Fd()), Events: unix.POLLIN}}
+	if n, err := unix.Poll(ready, 60_000); n != 1 || err != nil { // then it has mounted /proc; machine 1 reads it
+		t.Fatalf("machine 2 is not ready: %v", err)
+	}
+	proc, err := os.Open("/proc/" + strconv.Itoa(two.Process.Pid) + "/root/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proc.Close()
 	cmd := self("machine1", args...)
 	cmd.Env = append(append(cmd.Env, dirEnv+"="+dir), env...)
+	cmd.ExtraFiles = []*os.File{proc, answers[0], commands[1]}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
 	out, err := os.Create(filepath.Join(dir, "out"))
 	if err != nil {
@@ -463,6 +515,16 @@ func runMachine(t testing.TB, env []string, args ...string) {
 	t.Logf("%s", text)
 }
 
+func pipe(t testing.TB) [2]*os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	return [2]*os.File{r, w}
+}
+
 func inView(t testing.TB) {
 	t.Helper()
 	if os.Getenv(modeEnv) != "view" {
@@ -471,23 +533,30 @@ func inView(t testing.TB) {
 }
 
 // ask makes the machine do something.
-func ask(t testing.TB, do, arg string) (pids map[string]int, lives int) {
+func ask(t testing.TB, do string, args ...string) controlled {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	c, err := api.Dial(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	var rep struct {
-		PIDs  map[string]int
-		Lives int
-	}
-	if err := c.Call(ctx, "test.Control", control{do, arg}, &rep); err != nil {
+	var rep controlled
+	if err := c.Call(ctx, "test.Control", control{do, args}, &rep); err != nil {
 		t.Fatal(err)
 	}
-	return rep.PIDs, rep.Lives
+	return rep
+}
+
+// remotely runs a command on machine 2, with its plain /proc.
+func remotely(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	a := ask(t, "remote", args...).Remote
+	if a.Err != "" {
+		return string(a.Out), errors.New(a.Err)
+	}
+	return string(a.Out), nil
 }
 
 // within waits until f says nothing.

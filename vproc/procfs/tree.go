@@ -34,9 +34,10 @@ type tree struct {
 	peers Peers
 	real  *os.File        // the plain proc(5) of this node
 	bound map[string]bool // its directories that are bind mounts in the view
-	ids   caller          // who this process is
+	ids   ownID           // who this process is
 
 	answers answers
+	callers callers
 	lists   listings
 	far     atomic.Bool // somebody looked below /cluster
 	wg      sync.WaitGroup

@@ -36,7 +36,7 @@ func run(t testing.TB, name string, args ...string) (string, error) {
 		t.Skipf("%s is not installed", name)
 	}
 	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "COLUMNS=200", "LINES=200", "TERM=xterm")
+	cmd.Env = toolEnv()
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -50,17 +50,11 @@ func output(t testing.TB, name string, args ...string) string {
 	return out
 }
 
-// onRemote is the arguments of nsenter(1) that run a command on machine 2, with its plain /proc.
-func onRemote(args ...string) []string {
-	return append([]string{"-t", os.Getenv(remoteEnv), "-p", "-m", "--"}, args...)
-}
-
 // remotePIDs is the PIDs of the processes on machine 2 by name.
 func remotePIDs(t testing.TB) map[string]int {
 	t.Helper()
 	inView(t)
-	pids, _ := ask(t, "", "")
-	return pids
+	return ask(t, "").PIDs
 }
 
 func file(pid int, name string) string { return fmt.Sprintf("/proc/%d/%s", pid, name) }
@@ -92,7 +86,7 @@ func TestViewSameAsThere(t *testing.T) {
 			within(t, 3*time.Second, func() error { // what counts time may differ for a moment
 				var herr, terr error
 				here, herr = run(t, args[0], args[1:]...)
-				there, terr = run(t, "nsenter", onRemote(args...)...)
+				there, terr = remotely(t, args...)
 				if args[0] == "pgrep" { // here there are others, too
 					here = onlyFrom(here, 2)
 				}
@@ -309,32 +303,33 @@ func TestViewPermissions(t *testing.T) {
 	}
 }
 
+func killThere(t testing.TB, pid int) {
+	t.Helper()
+	if out, err := remotely(t, "kill", "-9", strconv.Itoa(pid)); err != nil {
+		t.Fatalf("kill: %v, %s", err, out)
+	}
+}
+
 // A process that starts is listed at once, and one that ends is not any more.
 func TestViewFresh(t *testing.T) {
 	remotePIDs(t)
 	for i := range 20 {
 		seconds := strconv.Itoa(200000 + i)
-		ask(t, "start", seconds)
-		var pid int
-		within(t, 5*time.Second, func() error { // until it was started
-			out, err := run(t, "pgrep", "-f", "sleep "+seconds)
-			if err != nil {
-				return fmt.Errorf("pgrep: %w", err)
+		pid := ask(t, "remote", "start", "sleep", seconds).Remote.PID
+		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); err != nil {
+			t.Errorf("a process that has just started: %v", err)
+		}
+		within(t, 5*time.Second, func() error { // a listing does not wait long for a busy node
+			if out, err := run(t, "pgrep", "-f", "sleep "+seconds); err != nil || strings.TrimSpace(out) != strconv.Itoa(pid) {
+				return fmt.Errorf("pgrep shows %q, not %d: %v", out, pid, err)
 			}
-			pid = 0
-			for line := range strings.Lines(onlyFrom(out, 2)) {
-				pid, err = strconv.Atoi(strings.TrimSpace(line))
-			}
-			if pid == 0 {
-				return fmt.Errorf("pgrep does not find it: %s", out)
-			}
-			return err
+			return nil
 		})
 		dir, err := os.Open("/proc/" + strconv.Itoa(pid))
 		if err != nil {
 			t.Fatal(err)
 		}
-		output(t, "nsenter", onRemote("kill", "-9", strconv.Itoa(pid))...)
+		killThere(t, pid)
 		within(t, 5*time.Second, func() error {
 			list, err := os.ReadDir("/proc")
 			if err != nil {
@@ -370,7 +365,9 @@ func TestViewChange(t *testing.T) {
 	pids := remotePIDs(t)
 	pid := strconv.Itoa(pids["idle0"])
 	for _, nice := range []string{"5", "10", "15"} {
-		output(t, "nsenter", onRemote("renice", "-n", nice, "-p", pid)...)
+		if out, err := remotely(t, "renice", "-n", nice, "-p", pid); err != nil {
+			t.Fatalf("renice: %v, %s", err, out)
+		}
 		within(t, 5*time.Second, func() error {
 			if out := strings.TrimSpace(output(t, "ps", "-o", "ni=", "-p", pid)); out != nice {
 				return fmt.Errorf("nice value %s, want %s", out, nice)
@@ -389,7 +386,7 @@ func TestViewLeave(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer kept.Close()
-	ask(t, "leave", "")
+	ask(t, "leave")
 	within(t, 2*time.Second, func() error {
 		if _, err := os.ReadFile(stat); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("its process: %v", err)
@@ -405,7 +402,7 @@ func TestViewLeave(t *testing.T) {
 		}
 		return nil
 	})
-	ask(t, "join", "")
+	ask(t, "join")
 	within(t, 5*time.Second, func() error {
 		if out := onlyFrom(output(t, "ps", "-e", "-o", "pid="), 2); !strings.Contains(out, strconv.Itoa(pids["root"])) {
 			return errors.New("ps does not show the node that came back")
@@ -419,8 +416,8 @@ func TestViewSlow(t *testing.T) {
 	pids := remotePIDs(t)
 	pid := strconv.Itoa(pids["root"])
 	output(t, "ps", "-e") // so that everything is known
-	ask(t, "slow", "")
-	defer ask(t, "fast", "")
+	ask(t, "slow")
+	defer ask(t, "fast")
 	done := make(chan error, 1)
 	go func() {
 		for range 5 {
@@ -452,7 +449,7 @@ func TestViewSlow(t *testing.T) {
 func TestViewKill(t *testing.T) {
 	pids := remotePIDs(t)
 	output(t, "ps", "-e")
-	_, first := ask(t, "", "")
+	first := ask(t, "").Lives
 	kills := 0
 	for end := time.Now().Add(20 * time.Second); kills < 10 && time.Now().Before(end); kills++ {
 		ps := exec.Command("sh", "-c", `for i in 1 2 3 4 5; do ps -e -o pid= || exit 1; cat /proc/`+strconv.Itoa(pids["user"])+`/environ /proc/`+strconv.Itoa(pids["root"])+`/stat >/dev/null || exit 2; done`)
@@ -461,7 +458,7 @@ func TestViewKill(t *testing.T) {
 		if err := ps.Start(); err != nil {
 			t.Fatal(err)
 		}
-		ask(t, "kill", "")
+		ask(t, "kill")
 		if err := ps.Wait(); err != nil {
 			t.Errorf("a reader: %v\n%s", err, out.String())
 		}
@@ -471,7 +468,7 @@ func TestViewKill(t *testing.T) {
 			}
 		}
 	}
-	if _, now := ask(t, "", ""); now < first+kills {
+	if now := ask(t, "").Lives; now < first+kills {
 		t.Errorf("%d lives after %d kills, %d before", now, kills, first)
 	}
 	// The mounts in the file system are still there.
@@ -485,8 +482,8 @@ func TestViewKill(t *testing.T) {
 	if _, err := os.ReadFile(stat); err != nil {
 		t.Fatal(err)
 	}
-	ask(t, "kill", "")
-	output(t, "nsenter", onRemote("kill", "-9", strconv.Itoa(pids["idle1"]))...)
+	ask(t, "kill")
+	killThere(t, pids["idle1"])
 	within(t, attrTTL/2, func() error {
 		if _, err := os.Stat(stat); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("a dead process: %v", err)
