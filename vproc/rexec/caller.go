@@ -42,7 +42,9 @@ func (s *Server) HandleAPI(ctx context.Context, call *api.Call) error {
 	if err != nil {
 		return err
 	}
-	s.run(ctx, 0, req, conn)
+	w := newWaker(call)
+	defer w.close()
+	s.run(ctx, 0, req, conn, w)
 	return nil
 }
 

@@ -31,6 +31,10 @@ type command struct {
 	p    *process
 	in   *queue
 
+	waker *waker        // of a caller on this node, or nil
+	stops atomic.Uint32 // number of the last stop, if there is no terminal; 0: none yet
+	going atomic.Bool   // it was continued since then
+
 	wmu    sync.Mutex
 	broken bool // a write failed: the stream is of no more use
 
@@ -67,13 +71,14 @@ func (s *Server) HandleBulk(ctx context.Context, from id.Node, header []byte, co
 		_, _ = conn.Write(lost(errno.Invalid, s.c.Node, "%w", err).frame())
 		return
 	}
-	s.run(ctx, from, req, conn)
+	s.run(ctx, from, req, conn, nil)
 }
 
-// run runs one command for the caller at the other end of conn.
-func (s *Server) run(ctx context.Context, from id.Node, req *request, conn net.Conn) {
+// run runs one command for the caller at the other end of conn; w is for a caller
+// on this node.
+func (s *Server) run(ctx context.Context, from id.Node, req *request, conn net.Conn, w *waker) {
 	c := &command{
-		s: s, from: from, conn: conn, req: req, in: newQueue(),
+		s: s, from: from, conn: conn, req: req, in: newQueue(), waker: w,
 		failed: make(chan struct{}), done: make(chan struct{}), exited: make(chan struct{}), leader: make(chan struct{}),
 	}
 	f := s.enter(c, from, &s.commands)
@@ -179,6 +184,7 @@ func (c *command) read() {
 		if err != nil {
 			return
 		}
+		c.waker.came(k)
 		switch {
 		case k == kindStdin:
 			if !c.in.put(data) {
@@ -211,7 +217,9 @@ func (c *command) proceed(flags, number byte) {
 	switch {
 	case c.f.control != nil:
 		_, _ = c.f.control.Write([]byte{proc.MsgContinue, flags, number})
-	case flags&proc.NoSignal == 0:
+	case flags&proc.NoSignal != 0:
+	case number != 0 && (uint32(number) != c.stops.Load() || c.going.Load()): // somebody else was faster
+	default:
 		c.p.signal(unix.SIGCONT)
 	}
 }
@@ -228,6 +236,8 @@ func (c *command) listenLeader() {
 		switch m := buf[:n]; {
 		case m[0] == proc.MsgStopped && n == 3:
 			c.write(frame(kindStopped, m[1], m[2]))
+		case m[0] == proc.MsgContinued && n == 1:
+			c.write(frame(kindContinued))
 		case m[0] == proc.MsgFailed:
 			c.refused = proc.DecodeFailure(m[1:])
 		}
@@ -267,8 +277,16 @@ func (c *command) awaitExit() (unix.WaitStatus, bool) {
 			if ws.Exited() || ws.Signaled() {
 				return ws, true
 			}
-			if ws.Stopped() && c.f.control == nil {
-				c.write(frame(kindStopped, byte(ws.StopSignal())))
+			switch {
+			case c.f.control != nil: // the leader tells
+			case ws.Stopped():
+				number := c.stops.Load()%255 + 1
+				c.stops.Store(number)
+				c.going.Store(false)
+				c.write(frame(kindStopped, byte(ws.StopSignal()), byte(number)))
+			case ws.Continued():
+				c.going.Store(true)
+				c.write(frame(kindContinued))
 			}
 		case <-c.failed:
 			c.giveUp()
@@ -310,6 +328,7 @@ func (c *command) write(b []byte) {
 		c.broken = true // the rest of the frame is missing; the reader ends it
 		_ = c.conn.SetReadDeadline(time.Unix(1, 0))
 	}
+	c.waker.passed(kindOf(b))
 }
 
 // lastWords waits until the caller has closed, so that closing here does not

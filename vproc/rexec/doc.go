@@ -19,7 +19,8 @@
 // the keys to less. Signals that reach the caller go to the command's process
 // group; SIGTSTP arrives as SIGSTOP if it has no terminal. While the caller is in
 // the background of its terminal, so is the command: the kernel there stops it
-// when it reads (SIGTTIN), and the caller stops with it.
+// when it reads (SIGTTIN), and the caller stops with it. Whoever stops, continues or
+// kills the command itself has the caller do the same (waker.go).
 //
 // Exit status and death by signal are the command's; 127 not found, 126 not
 // executable or no such directory, 255 no result. The end of the command ends
@@ -39,7 +40,8 @@
 //
 // A command has a goroutine for the connection (the handler's own), one for each
 // output, one for stdin and one for its end; all have ended when the handler
-// returns, and closing the connection or the files ends each. A relay has two.
+// returns, and closing the connection or the files ends each. A relay has two. A
+// caller has one more while it may be stopped and is to go on.
 // Locks, none of which is held while another is taken: Server.mu guards the
 // tables and hangups.mu a list, neither while anything blocks; command.wmu and
 // caller.wmu are held while a frame is written; queue.mu and credit.mu guard

@@ -24,18 +24,20 @@ const (
 type kind byte
 
 const (
-	kindStdin    kind = iota + 1 // to the command: bytes
-	kindStdinEOF                 // to the command
-	kindWindow                   // to the command: rows, columns (2 bytes each)
-	kindSignal                   // to the command: signal (1 byte)
-	kindContinue                 // to the command: go on; flags and number of proc.MsgContinue (1 byte each)
-	kindStdout                   // to the caller: bytes
-	kindStderr                   // to the caller: bytes
-	kindCredit                   // to the caller: so many bytes of stdin were taken (4 bytes)
-	kindStopped                  // to the caller: by signal (1 byte), with a terminal the number of the last kindContinue (1 byte)
-	kindExit                     // to the caller: code, signal, core (1 byte each)
-	kindError                    // to the caller, and the last: see failure
-	kindClosed                   // to the caller, after kindExit: all outputs are closed
+	kindStdin     kind = iota + 1 // to the command: bytes
+	kindStdinEOF                  // to the command
+	kindWindow                    // to the command: rows, columns (2 bytes each)
+	kindSignal                    // to the command: signal (1 byte)
+	kindContinue                  // to the command: go on; flags of proc.MsgContinue, and number (1 byte each): without a terminal that of the stop it answers, or 0
+	kindStdout                    // to the caller: bytes
+	kindStderr                    // to the caller: bytes
+	kindCredit                    // to the caller: so many bytes of stdin were taken (4 bytes)
+	kindStopped                   // to the caller: by signal (1 byte); number (1 byte): with a terminal that of the last kindContinue, else of the stop
+	kindExit                      // to the caller: code, signal, core (1 byte each)
+	kindError                     // to the caller, and the last: see failure
+	kindClosed                    // to the caller, after kindExit: all outputs are closed
+	kindContinued                 // to the caller: it goes on after a stop
+	kindAwake                     // from the caller, for its own node: it has read kindContinued
 )
 
 var errFrame = errors.New("damaged frame")
@@ -51,6 +53,9 @@ func frame(k kind, data ...byte) []byte {
 	putHead(b, k, len(data))
 	return append(b, data...)
 }
+
+// kindOf is the kind of a whole frame.
+func kindOf(frame []byte) kind { return kind(frame[0]) }
 
 // frameReader reads frames; the data of one is valid until the next.
 type frameReader struct {
@@ -69,7 +74,7 @@ func (f *frameReader) next() (kind, []byte, error) {
 	}
 	head := binary.BigEndian.Uint32(f.buf)
 	k, n := kind(head>>24), int(head&0xFFFFFF)
-	if n > maxData || k == 0 || k > kindClosed {
+	if n > maxData || k == 0 || k > kindAwake {
 		return 0, nil, fmt.Errorf("%w: kind %d, %d bytes", errFrame, k, n)
 	}
 	if need := headSize + n; cap(f.buf) < need {

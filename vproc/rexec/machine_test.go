@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		case "node":
 			os.Exit(nodeMain(log))
 		case "spawn":
-			os.Exit(spawn.Run(log))
+			os.Exit(spawn.Run(log, nil))
 		case "session":
 			os.Exit(spawn.RunSession(os.Args[2:]))
 		case "onnode":

@@ -18,6 +18,7 @@ type relay struct {
 	node   id.Node
 	name   string // of the command
 	remote net.Conn
+	waker  *waker // of the caller
 
 	once    sync.Once
 	failure *Failure
@@ -51,6 +52,8 @@ func (s *Server) relay(ctx context.Context, call *api.Call, node id.Node, req *r
 		}
 		_ = r.remote.SetWriteDeadline(time.Time{})
 	}
+	r.waker = newWaker(call)
+	defer r.waker.close()
 	local, err := call.Upgrade(struct{}{})
 	if err != nil {
 		return err
@@ -73,7 +76,7 @@ func (r *relay) run(local net.Conn) {
 	done := make(chan struct{})
 	g.Go(func() { // to the command; its end is the caller's end
 		defer func() { _ = r.remote.Close() }()
-		_ = copyFrames(r.remote, local)
+		_ = copyFrames(r.remote, local, r.waker.came)
 	})
 	g.Go(func() {
 		select {
@@ -99,6 +102,7 @@ func (r *relay) back(local net.Conn) {
 			if !over {
 				_ = local.SetWriteDeadline(time.Now().Add(closeTime))
 				_, _ = local.Write(r.why(err).frame())
+				r.waker.passed(kindError)
 			}
 			return
 		}
@@ -107,6 +111,7 @@ func (r *relay) back(local net.Conn) {
 			_ = local.SetReadDeadline(time.Unix(1, 0))
 			return
 		}
+		r.waker.passed(k)
 		over = over || k == kindExit || k == kindError
 	}
 }
@@ -129,13 +134,16 @@ func (r *relay) why(err error) *Failure {
 	return lost(errno.Unavailable, r.node, "the connection was lost while %s ran there", r.name)
 }
 
-// copyFrames moves whole frames from one connection to another.
-func copyFrames(to, from net.Conn) error {
+// copyFrames moves whole frames from one connection to another, and tells their
+// kinds.
+func copyFrames(to, from net.Conn, came func(kind)) error {
 	in := frameReader{r: from}
 	for {
-		if _, _, err := in.next(); err != nil {
+		k, _, err := in.next()
+		if err != nil {
 			return err
 		}
+		came(k)
 		if _, err := to.Write(in.whole()); err != nil {
 			return err
 		}

@@ -28,7 +28,7 @@ type caller struct {
 	stdout *os.File
 	stderr *os.File
 	term   *screen // nil: the command has no terminal
-	number byte    // of the last kindContinue that made a stopped command go on
+	number byte    // with a terminal: of the last kindContinue that made a stopped command go on
 	front  bool    // where the command was told to be: in the foreground of its terminal
 
 	wmu     sync.Mutex // writes to conn
@@ -43,7 +43,7 @@ type caller struct {
 type event struct {
 	kind   kind
 	sig    unix.Signal // kindStopped: by this
-	number byte        // kindStopped: the last kindContinue before it
+	number byte        // kindStopped: with a terminal the last kindContinue before it, else the stop's own
 	status ExitStatus
 	err    error // kindError: why it ended
 }
@@ -115,7 +115,9 @@ func (s *caller) loop(ctx context.Context, signals chan os.Signal) (ExitStatus, 
 				s.stopped--
 			case e.kind == kindStopped && s.term != nil && e.number != s.number: // it was told to go on since
 			case e.kind == kindStopped:
-				s.follow(e.sig)
+				s.follow(e)
+			case e.kind == kindContinued:
+				s.send(frame(kindAwake))
 			case e.kind == kindExit:
 				if !waitsForReaders(s.stdout) {
 					return e.status, nil
@@ -131,7 +133,7 @@ func (s *caller) loop(ctx context.Context, signals chan os.Signal) (ExitStatus, 
 		case sig := <-signals:
 			s.signalled(sig.(unix.Signal))
 		case <-s.cont:
-			s.proceed()
+			s.proceed(0)
 		case <-moved:
 			s.place(false)
 		case <-look.C:
@@ -166,7 +168,7 @@ func (s *caller) signalled(sig unix.Signal) {
 		s.stopped++
 		s.send(frame(kindSignal, byte(unix.SIGSTOP)))
 		s.suspend(unix.Getpid(), unix.SIGTSTP)
-		s.proceed()
+		s.proceed(0)
 	default:
 		s.send(frame(kindSignal, byte(sig)))
 	}
@@ -178,15 +180,15 @@ const contTime = 300 * time.Millisecond
 
 // follow stops like the command did: with the whole process group, as a terminal
 // does it, or alone.
-func (s *caller) follow(sig unix.Signal) {
-	pid := 0
+func (s *caller) follow(e event) {
+	pid, sig := 0, e.sig
 	switch sig {
 	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
 	default:
 		pid, sig = unix.Getpid(), unix.SIGSTOP
 	}
 	if s.suspend(pid, sig) || s.term == nil || s.front {
-		s.proceed()
+		s.proceed(e.number)
 		return
 	}
 	// The kernel does not stop an orphaned process group: nobody could continue
@@ -220,10 +222,11 @@ func (s *caller) suspend(pid int, sig unix.Signal) bool {
 	return false
 }
 
-// proceed lets the command go on, in the foreground if this process is there.
-func (s *caller) proceed() {
+// proceed lets the command go on, in the foreground if this process is there. stop
+// is the number of the stop after which it shall, 0 for whatever it does.
+func (s *caller) proceed(stop byte) {
 	if s.term == nil {
-		s.goOn(0)
+		s.send(frame(kindContinue, 0, stop))
 		return
 	}
 	s.place(true)
@@ -309,7 +312,7 @@ func (s *caller) take(k kind, data []byte) (event, bool) {
 		return event{kind: k, sig: unix.Signal(data[0]), number: data[len(data)-1]}, true
 	case k == kindExit && len(data) == 3:
 		return event{kind: k, status: ExitStatus{Code: int(data[0]), Signal: unix.Signal(data[1]), Core: data[2] == 1}}, true
-	case k == kindClosed:
+	case k == kindClosed || k == kindContinued:
 		return event{kind: k}, true
 	case k == kindError:
 		f, err := decodeFailure(data)

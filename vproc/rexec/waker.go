@@ -1,0 +1,121 @@
+package rexec
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/api"
+)
+
+// A waker looks again after wakeFirst, and less and less often up to wakeLast.
+const (
+	wakeFirst = 2 * time.Millisecond
+	wakeLast  = time.Second
+)
+
+// waker lets a caller go on that stopped because its command did, when somebody
+// else has the command go on, or ends it: a caller that is stopped cannot notice.
+type waker struct {
+	pid   int
+	pidfd *os.File // nil: the caller is not known by a PID here
+
+	mu      sync.Mutex
+	running bool          // the goroutine is
+	acked   chan struct{} // of capacity 1: the caller knows
+	closed  chan struct{}
+	wg      sync.WaitGroup
+}
+
+// newWaker makes a waker for the caller of call.
+func newWaker(call *api.Call) *waker {
+	w := &waker{pid: int(call.Peer.PID), acked: make(chan struct{}, 1), closed: make(chan struct{})}
+	if w.pid == 0 {
+		return w
+	}
+	if fd, err := call.PeerPidfd(); err == nil { // else it is gone
+		w.pidfd = os.NewFile(uintptr(fd), "caller")
+	}
+	return w
+}
+
+// passed is told the kind of each frame to the caller.
+func (w *waker) passed(k kind) {
+	if w == nil || w.pidfd == nil || k != kindContinued && k != kindExit && k != kindError {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.running {
+		w.running = true
+		w.wg.Go(w.run)
+	}
+}
+
+// came is told the kind of each frame from the caller.
+func (w *waker) came(k kind) {
+	if w == nil || k != kindAwake {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running {
+		select {
+		case w.acked <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// run continues the caller until it answers.
+func (w *waker) run() {
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.running = false
+		select {
+		case <-w.acked:
+		default:
+		}
+	}()
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for pause := wakeFirst; ; pause = min(2*pause, wakeLast) {
+		select {
+		case <-w.acked:
+			return
+		case <-w.closed:
+			return
+		case <-t.C:
+			t.Reset(pause)
+		}
+		if stopped(w.pid) {
+			_ = unix.PidfdSendSignal(int(w.pidfd.Fd()), unix.SIGCONT, nil, 0)
+		}
+	}
+}
+
+// close ends the waker: the caller has closed the connection.
+func (w *waker) close() {
+	if w == nil {
+		return
+	}
+	close(w.closed)
+	w.wg.Wait()
+	if w.pidfd != nil {
+		_ = w.pidfd.Close()
+	}
+}
+
+// stopped reports whether a process is in state T of proc_pid_stat(5).
+func stopped(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	return bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" T"))
+}
