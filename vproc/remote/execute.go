@@ -73,11 +73,20 @@ func execution(n call.Nr) (h how, nr uintptr) {
 	return refused, 0
 }
 
-// manner is execution for one request: a prlimit(2) that only asks need not be
-// remembered.
+// manner is execution for one request: a prlimit(2) that only asks, and a signal
+// that is none, need not be remembered.
 func manner(r *call.Request) how {
 	h, _ := execution(r.Nr)
-	if r.Nr == call.Prlimit64 && r.Args[2] == 0 {
+	nothing := false
+	switch r.Nr {
+	case call.Prlimit64:
+		nothing = r.Args[2] == 0
+	case call.Kill, call.Tkill, call.PidfdSendSignal:
+		nothing = r.Int(1) == 0
+	case call.Tgkill:
+		nothing = r.Int(2) == 0
+	}
+	if nothing {
 		return judged
 	}
 	return h

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/rpc"
@@ -269,6 +268,7 @@ type peers struct {
 	socket string
 	down   atomic.Bool
 	hook   func(method string) error // called before each call, if set
+	direct *Remote                   // node 2, if it is in this process
 
 	mu     sync.Mutex
 	client *rpc.Client
@@ -335,6 +335,11 @@ func (p *peers) Call(ctx context.Context, n id.Node, method string, req, reply p
 			return err
 		}
 	}
+	if p.direct != nil && method == methodCall {
+		out, err := p.direct.ServeCall(ctx, 1, req.(*wrapperspb.BytesValue).GetValue())
+		reply.(*wrapperspb.BytesValue).Value = out
+		return err
+	}
 	var out []byte
 	err := p.do(ctx, method[strings.LastIndexByte(method, '/')+1:], Message{1, req.(*wrapperspb.BytesValue).GetValue()}, &out)
 	reply.(*wrapperspb.BytesValue).Value = out
@@ -374,7 +379,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) open() {
 	w.t.Helper()
 	m, err := New(Config{
-		Self: 1, Peers: w.peers, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Dir: filepath.Join(w.dir, "run"),
+		Self: 1, Peers: w.peers, Log: slog.New(slog.DiscardHandler), Dir: filepath.Join(w.dir, "run"),
 		Protected: func() []int { return w.guard },
 		Name:      "test", Members: func() *member.View { return testView() },
 	})

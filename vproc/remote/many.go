@@ -32,7 +32,6 @@ func (m *Remote) runMany(r *call.Request, t call.Target, s *slot) (call.Reply, e
 	case m.reaches(r, t), t.Kind == call.Everyone && m.ofSession(r):
 		return m.oneByOne(r, t, s)
 	case manner(r) == asks:
-		c := sys.Call{}
 		c, err := systemCall(here, nil)
 		if err == nil {
 			err = sys.Make(&c)
@@ -114,17 +113,21 @@ func (m *Remote) oneByOne(r *call.Request, t call.Target, s *slot) (call.Reply, 
 	var replies []call.Reply
 	for range rounds {
 		members, err := m.members(r, t, called)
-		if err != nil || len(members) == 0 {
+		if err == nil && len(members) == 0 {
 			break
 		}
 		for _, p := range members {
 			called[p.pid] = true
 		}
-		part, err := m.callMembers(r, members)
-		replies = append(replies, part...)
+		var part []call.Reply
+		if err == nil {
+			part, err = m.callMembers(r, members)
+			replies = append(replies, part...)
+		}
 		if err != nil {
-			// Some were called: it is not to be said that nothing was done.
-			replies = append(replies, call.Reply{Errno: unix.EIO})
+			// Some may have been called: it is not to be said that nothing was done.
+			m.log.Error("a call does not reach all", "op", r.Nr.String(), "peer", r.Caller.Node, "err", err)
+			replies = append(replies, call.Reply{Errno: errnoOf(err)})
 			break
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -155,7 +154,7 @@ func TestOnceInAStorm(t *testing.T) {
 
 func testAnswers(t *testing.T, dir string) *answers {
 	t.Helper()
-	a, err := openAnswers(dir, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	a, err := openAnswers(dir, slog.New(slog.DiscardHandler))
 	must(t, err)
 	return a
 }

@@ -2,7 +2,6 @@ package remote
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -213,7 +212,7 @@ func TestPidfdOutlivesDaemons(t *testing.T) {
 // callAlone kills a process of node 2 by a Remote of another directory.
 func (w *world) callAlone(t *testing.T, pid int) call.Outcome {
 	t.Helper()
-	m, err := New(Config{Self: 1, Peers: w.peers, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Dir: filepath.Join(w.dir, "other")})
+	m, err := New(Config{Self: 1, Peers: w.peers, Log: slog.New(slog.DiscardHandler), Dir: filepath.Join(w.dir, "other")})
 	must(t, err)
 	defer m.Close()
 	return m.Handle(t.Context(), w.request(caller(0), call.Kill, pid, 9))

@@ -273,14 +273,21 @@ int main(int argc, char **argv)
 }
 `
 
-// BenchmarkKill is kill(2) of a process of another node through the gate, but for
-// the transport: nodes talk by net/rpc over a local socket here.
+// BenchmarkKill is kill(2) of a process of another node through the gate and by a
+// deputy, without the way between the nodes: see BenchmarkCall of cluster/ics for
+// that.
 func BenchmarkKill(b *testing.B) {
 	w := newWorld(b)
+	m, err := New(Config{Self: 2, Peers: &peers{}, Log: w.m.log, Dir: filepath.Join(w.dir, "two")})
+	must(b, err)
+	defer m.Close()
+	w.peers.direct = m
 	src, program := filepath.Join(w.dir, "killer.c"), filepath.Join(w.dir, "killer")
 	must(b, os.WriteFile(src, []byte(killer), 0o600))
 	compile(b, program, src)
-	pid := w.there(Start{Args: sleeps()})
+	must(b, window(2))
+	pid := w.here(Start{Args: sleeps()})
+	must(b, window(1))
 	cmd, begin := w.startGate([]string{program, fmt.Sprint(pid), "5000"})
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
@@ -288,7 +295,7 @@ func BenchmarkKill(b *testing.B) {
 	begin()
 	must(b, cmd.Wait())
 	var p50, p99 float64
-	_, err := fmt.Sscan(out.String(), &p50, &p99)
+	_, err = fmt.Sscan(out.String(), &p50, &p99)
 	must(b, err)
 	for b.Loop() { //nolint:revive // it is measured above, once
 	}
