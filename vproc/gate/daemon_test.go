@@ -143,7 +143,7 @@ func TestKilledDaemon(t *testing.T) {
 	t.Logf("%d executions were begun again", again)
 }
 
-// A gate that is closed leaves its calls to the next one.
+// A gate that is closed leaves its calls to the next one, which refuses none of them.
 func TestClosedGate(t *testing.T) {
 	p := caller(t)
 	journal := filepath.Join(t.TempDir(), "journal")
@@ -153,6 +153,7 @@ func TestClosedGate(t *testing.T) {
 		<-ctx.Done()
 		return call.Fail(unix.EHOSTDOWN)
 	})
+	wait(t, p.order(order{Become: &[2]int{4242, 4242}}))
 	second := duplicate(t, p.listener)
 	g := openWith(t, Config{Journal: journal, Handler: h, Kept: map[uint64]*os.File{4: p.listener}}, limits{userCalls, callTime, lateTime})
 	c := p.order(order{Nr: unix.SYS_GETSID, Args: [6]uint64{foreignPID(2)}})
@@ -163,12 +164,15 @@ func TestClosedGate(t *testing.T) {
 	g = openWith(t, Config{Journal: journal, Kept: map[uint64]*os.File{4: second}, Handler: handlerFunc(func(_ context.Context, r *call.Request) call.Outcome {
 		origins <- r.Origin
 		return value(5)
-	})}, limits{userCalls, callTime, lateTime})
+	})}, limits{0, callTime, lateTime})
 	if r := wait(t, c); r.Ret != 5 || r.Errno != 0 {
 		t.Errorf("%d, %v", r.Ret, r.Errno)
 	}
 	if again := <-origins; again != first {
 		t.Errorf("the call was %v and is %v", first, again)
+	}
+	if r := p.call(unix.SYS_GETSID, [6]uint64{foreignPID(2)}); r.Errno != unix.EAGAIN {
+		t.Errorf("a call above the limit: %d, %v", r.Ret, r.Errno)
 	}
 	allFree(t, g)
 }

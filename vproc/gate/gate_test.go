@@ -23,9 +23,6 @@ func (f handlerFunc) Handle(ctx context.Context, r *call.Request) call.Outcome {
 // value is an outcome.
 func value(v int64) call.Outcome { return call.Outcome{Reply: call.Reply{Ret: v}} }
 
-// mark is the argument of a call by which a test knows it.
-const mark = 42
-
 func TestAnswers(t *testing.T) {
 	p := caller(t)
 	r, w, err := os.Pipe()
@@ -210,21 +207,33 @@ func TestUserNamespace(t *testing.T) {
 
 // In a PID namespace below, numbers mean what they mean there.
 func TestNestedNamespace(t *testing.T) {
-	h := &recorder{}
-	p := start(t, nil, "unshare", "-Upf", self(t), callerMode)
-	open(t, h, p.listener)
-	before := h.count() // unshare(1) itself
-	if r := p.call(unix.SYS_KILL, [6]uint64{1, 0}); r.Errno != 0 || r.PID != 1 {
-		t.Errorf("kill(1): %v, as process %d", r.Errno, r.PID)
-	}
-	if r := p.call(unix.SYS_GETSID, [6]uint64{foreignPID(1)}); r.Errno != unix.ESRCH {
-		t.Errorf("getsid: %d, %v", r.Ret, r.Errno)
-	}
-	if r := p.call(call.ClusterBase+1, [6]uint64{}); r.Errno != unix.ENOSYS {
-		t.Errorf("clusternode_num: %d, %v", r.Ret, r.Errno)
-	}
-	if n := h.count(); n != before {
-		t.Errorf("the handler was asked %d times", n-before)
+	for name, quick := range map[string]func(*call.Request) (call.Outcome, bool){
+		"handler": nil,
+		"quick": func(r *call.Request) (call.Outcome, bool) {
+			t.Errorf("asked about %s %x", r.Nr, r.Args)
+			return call.Outcome{}, false
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &recorder{}
+			p := caller(t, "unshare", "-Upf")
+			openWith(t, Config{Handler: h, Quick: quick, Kept: map[uint64]*os.File{1: p.listener}}, limits{userCalls, callTime, lateTime})
+			if r := p.call(unix.SYS_KILL, [6]uint64{1, 0}); r.Errno != 0 || r.PID != 1 {
+				t.Errorf("kill(1): %v, as process %d", r.Errno, r.PID)
+			}
+			if r := p.call(unix.SYS_GETSID, [6]uint64{foreignPID(1)}); r.Errno != unix.ESRCH {
+				t.Errorf("getsid: %d, %v", r.Ret, r.Errno)
+			}
+			if r := p.call(unix.SYS_RT_SIGQUEUEINFO, [6]uint64{foreignPID(1), 9}, memArg{2, make([]byte, 128)}); r.Errno == 0 {
+				t.Error("rt_sigqueueinfo found somebody")
+			}
+			if r := p.call(call.ClusterBase+1, [6]uint64{}); r.Errno != unix.ENOSYS {
+				t.Errorf("clusternode_num: %d, %v", r.Ret, r.Errno)
+			}
+			if n := h.count(); n != 0 {
+				t.Errorf("the handler was asked %d times", n)
+			}
+		})
 	}
 }
 
