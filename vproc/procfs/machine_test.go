@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,9 +33,9 @@ import (
 // view and runs the tests whose names begin with TestView in it; machine 2 has processes to look at.
 const (
 	modeEnv  = "SSI_PROCFS_TEST"
-	dirEnv   = "SSI_PROCFS_DIR"     // for sockets
-	countEnv = "SSI_PROCFS_COUNT"   // how many idle processes machine 2 has
-	roleEnv  = "SSI_PROCFS_NOMOUNT" // the role mount does not run: for tests of Setup
+	dirEnv   = "SSI_PROCFS_DIR"   // for sockets
+	countEnv = "SSI_PROCFS_COUNT" // how many idle processes machine 2 has
+	spawnEnv = "SSI_PROCFS_SPAWN" // "half": a spawn role dies in the middle before; "fail": there is no role mount
 )
 
 func TestMain(m *testing.M) {
@@ -58,6 +57,8 @@ func TestMain(m *testing.M) {
 		select {}
 	case "local":
 		os.Exit(localRole())
+	case "half":
+		os.Exit(halfRole(log))
 	}
 	os.Exit(3)
 }
@@ -92,91 +93,6 @@ func newMachine(n id.Node) error {
 	}
 	first, _ := n.Window()
 	return os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(int(first)+299)), 0)
-}
-
-// machine2 starts what is to be looked at and prints the PIDs.
-func machine2() int {
-	if err := newMachine(2); err != nil {
-		return fatal("machine 2", err)
-	}
-	dir := os.Getenv(dirEnv)
-	file, err := os.Create(filepath.Join(dir, "deleted"))
-	if err != nil {
-		return fatal("machine 2", err)
-	}
-	_ = os.Remove(file.Name())
-	pids := map[string]int{}
-	start := func(name string, uid uint32, cmd *exec.Cmd) {
-		cmd.Dir = "/tmp"
-		cmd.Stderr = nil
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-		if e := cmd.Start(); e != nil {
-			err = e
-			return
-		}
-		pids[name] = cmd.Process.Pid
-		go func() { _ = cmd.Wait() }()
-	}
-	root := exec.Command("sleep", "100001")
-	root.Env = []string{"SECRET=of-root"}
-	root.ExtraFiles = []*os.File{file}
-	start("root", 0, root)
-	user := exec.Command("sleep", "100002")
-	user.Env = []string{"SECRET=of-user"}
-	user.ExtraFiles = []*os.File{file}
-	start("user", 1234, user)
-	start("threads", 0, self("idle"))
-	start("long", 0, exec.Command("sh", "-c", "sleep 100004; true", strings.Repeat("x", 3*maxCmdline)))
-	n, _ := strconv.Atoi(os.Getenv(countEnv))
-	for i := range n {
-		start("idle"+strconv.Itoa(i), 0, exec.Command("sleep", "100003"))
-	}
-	if err != nil {
-		return fatal("machine 2", err)
-	}
-	out := json.NewEncoder(os.NewFile(3, "answers"))
-	if err := out.Encode(pids); err != nil {
-		return fatal("machine 2", err)
-	}
-	for in := json.NewDecoder(os.NewFile(4, "commands")); ; {
-		var args []string
-		if err := in.Decode(&args); err != nil {
-			return 0
-		}
-		var a remoteAnswer
-		if args[0] == "start" {
-			cmd := exec.Command(args[1], args[2:]...)
-			if err := cmd.Start(); err != nil {
-				return fatal("machine 2", err)
-			}
-			go func() { _ = cmd.Wait() }()
-			a.PID = cmd.Process.Pid
-		} else {
-			cmd := exec.Command(args[0], args[1:]...)
-			cmd.Env = toolEnv()
-			begun := time.Now()
-			b, err := cmd.CombinedOutput()
-			a.Out, a.Took = b, time.Since(begun)
-			if err != nil {
-				a.Err = err.Error()
-			}
-		}
-		if err := out.Encode(a); err != nil {
-			return fatal("machine 2", err)
-		}
-	}
-}
-
-// remoteAnswer is what became of a command on machine 2.
-type remoteAnswer struct {
-	Out  []byte
-	Err  string
-	PID  int
-	Took time.Duration
-}
-
-func toolEnv() []string {
-	return append(os.Environ(), "LC_ALL=C", "COLUMNS=200", "LINES=200", "TERM=xterm")
 }
 
 // cluster is what the tests in the view control.
@@ -394,7 +310,7 @@ func machine1(log *slog.Logger) int {
 		return fatal("listen", err)
 	}
 	go func() { _ = s.Serve(l) }()
-	if os.Getenv(roleEnv) == "" {
+	if os.Getenv(spawnEnv) != "fail" {
 		go c.mounts(log)
 	}
 	view, err := c.role("spawn", os.Args[1:]...)
@@ -405,52 +321,6 @@ func machine1(log *slog.Logger) int {
 		return fatal("tests in the view", err)
 	}
 	return 0
-}
-
-// spawnRole sets up the view and becomes the tests in it.
-func spawnRole(log *slog.Logger) int {
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return fatal("unshare", err)
-	}
-	fd, _ := strconv.Atoi(os.Getenv(keeper.FDEnv))
-	keep, err := keeper.Open(log, nil)
-	if err != nil {
-		return fatal("keeper", err)
-	}
-	if err := Setup(log, keep); err != nil {
-		return fatal("setup", err)
-	}
-	// Once more, as a spawn role does that was started anew.
-	one, err := os.Readlink("/proc/thread-self/ns/mnt")
-	if err != nil {
-		return fatal("view", err)
-	}
-	if err := Setup(log, keep); err != nil {
-		return fatal("setup again", err)
-	}
-	if two, err := os.Readlink("/proc/thread-self/ns/mnt"); two != one {
-		return fatal("setup again", fmt.Errorf("another view: %s, %s, %v", one, two, err))
-	}
-	_ = fd
-	exe, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return fatal("exe", err)
-	}
-	return fatal("exec", unix.Exec(exe, os.Args, append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, modeEnv+"=") }), modeEnv+"=view")))
-}
-
-// localRole runs its arguments in the local view.
-func localRole() int {
-	runtime.LockOSThread()
-	if err := Local(); err != nil {
-		return fatal("local view", err)
-	}
-	path, err := exec.LookPath(os.Args[1])
-	if err != nil {
-		return fatal("local view", err)
-	}
-	return fatal("exec", unix.Exec(path, os.Args[1:], os.Environ()))
 }
 
 // runMachine runs the tests or benchmarks of the view that the arguments name.

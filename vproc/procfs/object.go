@@ -197,7 +197,7 @@ func (t *tree) ofProcess(q *process, i ident) (object, bool) {
 	if i.file() >= len(files) {
 		return o, false
 	}
-	f := &files[i.file()]
+	f := files[i.file()]
 	o.attr.Mode = f.mode
 	switch {
 	case i.file() == fileWhere:
@@ -247,7 +247,7 @@ func (t *tree) task(q *process, i ident, o *object) bool {
 	if file >= len(taskFiles) || q.threads == 1 && tid != q.pid {
 		return false
 	}
-	f := &taskFiles[file]
+	f := taskFiles[file]
 	o.attr.Mode = f.mode
 	o.ttl, o.name = keepUp, keepUp
 	switch {

@@ -34,7 +34,9 @@ const (
 //
 // With an error the thread is where it was, and processes created by it see their own
 // node only.
-func Setup(log *slog.Logger, keep *keeper.Client) error {
+func Setup(log *slog.Logger, keep *keeper.Client) error { return setup(log, keep, setupWait) }
+
+func setup(log *slog.Logger, keep *keeper.Client, wait time.Duration) error {
 	view, err := keep.Take(keptView)
 	switch {
 	case err == nil:
@@ -47,7 +49,7 @@ func Setup(log *slog.Logger, keep *keeper.Client) error {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		return fmt.Errorf("view: the kernel has no FUSE, or /dev has not (`modprobe fuse`): %w", err)
 	}
-	for deadline := time.Now().Add(setupWait); time.Now().Before(deadline); time.Sleep(setupPoll) {
+	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(setupPoll) {
 		mount, err := keep.Take(keptMount)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -75,7 +77,7 @@ func Setup(log *slog.Logger, keep *keeper.Client) error {
 			return fmt.Errorf("view: %w", err)
 		}
 	}
-	return fmt.Errorf("view: the mount role left no file system with PID 1 within %s", setupWait)
+	return fmt.Errorf("view: the mount role left no file system with PID 1 within %s; is the role running?", wait)
 }
 
 // errUsed is the error of a file system that an earlier Setup mounted, which

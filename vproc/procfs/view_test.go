@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +26,19 @@ func TestView(t *testing.T) {
 		t.Skip("we are in it")
 	}
 	runMachine(t, []string{countEnv + "=20"}, "-test.run=^TestView", "-test.v", "-test.timeout=150s")
+}
+
+// A spawn role that died while it made the view leaves nothing that hinders the next.
+func TestViewAfterHalf(t *testing.T) {
+	if os.Getenv(modeEnv) == "view" {
+		t.Skip("we are in it")
+	}
+	runMachine(t, []string{countEnv + "=0", spawnEnv + "=half"}, "-test.run=^TestViewList$", "-test.v", "-test.timeout=60s")
+}
+
+// Without a role mount Setup says so, in time.
+func TestSetupFails(t *testing.T) {
+	runMachine(t, []string{countEnv + "=0", spawnEnv + "=fail"})
 }
 
 // run is what a command prints, and how it ends.
@@ -213,96 +225,6 @@ func TestViewList(t *testing.T) {
 	}
 }
 
-// as runs a command as another user.
-func as(uid uint32, groups []uint32, name string, args ...string) (string, error) {
-	cmd := exec.Command(name, args...)
-	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, Groups: groups}}
-	out, err := cmd.CombinedOutput()
-	return string(out), err
-}
-
-// What one user may not see of another one's process on one machine, it may not
-// see across nodes: also when root has just looked at it.
-func TestViewPermissions(t *testing.T) {
-	pids := remotePIDs(t)
-	for _, c := range []struct {
-		uid     uint32
-		of      string
-		name    string
-		allowed bool
-	}{
-		{0, "root", "environ", true}, {0, "user", "environ", true}, {0, "root", "maps", true}, {0, "user", "fd/3", true}, {0, "user", "cwd", true},
-		{1234, "user", "environ", true}, {1234, "user", "maps", true}, {1234, "user", "fd/3", true}, {1234, "user", "exe", true}, {1234, "user", "fdinfo/0", true},
-		{1234, "root", "environ", false}, {1234, "root", "maps", false}, {1234, "root", "fd/3", false}, {1234, "root", "exe", false}, {1234, "root", "fdinfo/0", false},
-		{65534, "root", "environ", false}, {65534, "root", "maps", false}, {65534, "root", "smaps_rollup", false}, {65534, "root", "auxv", false},
-		{65534, "root", "io", false}, {65534, "root", "fd/3", false}, {65534, "root", "cwd", false}, {65534, "root", "ns/net", false}, {65534, "root", "fdinfo/0", false},
-		{65534, "root", "stack", false}, {65534, "root", "syscall", false}, {65534, "root", "personality", false},
-		{65534, "user", "environ", false}, {65534, "user", "maps", false}, {65534, "user", "fd/3", false}, {65534, "user", "exe", false},
-		{65534, "root", "status", true}, {65534, "root", "cmdline", true}, {65534, "root", "limits", true}, {65534, "root", "cgroup", true}, {65534, "root", "where", true},
-	} {
-		tool := "cat"
-		st, err := os.Lstat(file(pids[c.of], c.name))
-		if err != nil {
-			t.Errorf("%s of %s: %v", c.name, c.of, err)
-			continue
-		}
-		if st.Mode()&fs.ModeSymlink != 0 {
-			tool = "readlink"
-		}
-		root, err := run(t, tool, file(pids[c.of], c.name)) // so that something is cached
-		if err != nil {
-			t.Errorf("root cannot %s %s of %s: %v, %s", tool, c.name, c.of, err, root)
-		}
-		args := []string{tool}
-		if tool == "readlink" {
-			args = append(args, "-v")
-		}
-		args = append(args, file(pids[c.of], c.name))
-		out, err := as(c.uid, nil, args[0], args[1:]...)
-		switch {
-		case c.allowed && err != nil:
-			t.Errorf("user %d may not read %s of %s: %v, %s", c.uid, c.name, c.of, err, out)
-		case c.allowed && out != root:
-			t.Errorf("user %d reads %q from %s of %s, root %q", c.uid, out, c.name, c.of, root)
-		case !c.allowed && (err == nil || !strings.Contains(out, "Permission denied") && !strings.Contains(out, "Operation not permitted")):
-			t.Errorf("user %d reads %s of %s: %v, %s", c.uid, c.name, c.of, err, out)
-		case !c.allowed && root != "" && strings.Contains(out, root):
-			t.Errorf("user %d is told %q", c.uid, out)
-		}
-	}
-	if out, err := as(65534, nil, "ls", file(pids["root"], "fd")); err == nil || !strings.Contains(out, "Permission denied") {
-		t.Errorf("a stranger lists descriptors: %v, %s", err, out)
-	}
-	// Memory addresses are nobody's business on another node.
-	here, err := os.ReadFile(file(pids["root"], "stat"))
-	if err != nil || statField(here, 28) != 0 || statField(here, 29) != 0 { // kstkesp, kstkeip
-		t.Errorf("%s, %v", here, err)
-	}
-	// Root without capabilities is not root there.
-	if _, err := exec.LookPath("setpriv"); err == nil {
-		out, err := run(t, "setpriv", "--bounding-set=-all", "--inh-caps=-all", "cat", file(pids["user"], "environ"))
-		if err == nil || strings.Contains(out, "SECRET") {
-			t.Errorf("user 0 without capabilities reads %q, %v", out, err)
-		}
-	}
-	// Nor is root of a user namespace.
-	out, err := as(65534, nil, "unshare", "-Ur", "cat", file(pids["root"], "environ"))
-	if err == nil || strings.Contains(out, "SECRET") {
-		t.Errorf("root of a user namespace reads %q, %v", out, err)
-	}
-	if out, err := run(t, "unshare", "-Ur", "cat", file(pids["user"], "environ")); err == nil || strings.Contains(out, "SECRET") {
-		t.Errorf("root's user namespace reads %q, %v", out, err)
-	}
-	// Nothing can be written.
-	for _, name := range []string{"oom_score_adj", "comm", "stat"} {
-		if err := os.WriteFile(file(pids["root"], name), []byte("5"), 0); err == nil {
-			t.Errorf("%s was written", name)
-		}
-	}
-}
-
 func killThere(t testing.TB, pid int) {
 	t.Helper()
 	if out, err := remotely(t, "kill", "-9", strconv.Itoa(pid)); err != nil {
@@ -375,121 +297,6 @@ func TestViewChange(t *testing.T) {
 			return nil
 		})
 	}
-}
-
-// A node that leaves takes its entries away; one that comes back brings them.
-func TestViewLeave(t *testing.T) {
-	pids := remotePIDs(t)
-	stat := file(pids["root"], "stat")
-	kept, err := os.Open(stat)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer kept.Close()
-	ask(t, "leave")
-	within(t, 2*time.Second, func() error {
-		if _, err := os.ReadFile(stat); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("its process: %v", err)
-		}
-		if out := onlyFrom(output(t, "ps", "-e", "-o", "pid="), 2); out != "" {
-			return fmt.Errorf("ps shows %s", out)
-		}
-		if b, err := os.ReadFile("/proc/cluster/nodes"); err != nil || string(b) != "1 up\n" {
-			return fmt.Errorf("/proc/cluster/nodes: %q, %v", b, err)
-		}
-		if _, err := os.Stat("/cluster/node2/proc"); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("/cluster/node2: %v", err)
-		}
-		return nil
-	})
-	ask(t, "join")
-	within(t, 5*time.Second, func() error {
-		if out := onlyFrom(output(t, "ps", "-e", "-o", "pid="), 2); !strings.Contains(out, strconv.Itoa(pids["root"])) {
-			return errors.New("ps does not show the node that came back")
-		}
-		return nil
-	})
-}
-
-// A node that does not answer delays nobody for long, and what is known of it stays.
-func TestViewSlow(t *testing.T) {
-	pids := remotePIDs(t)
-	pid := strconv.Itoa(pids["root"])
-	output(t, "ps", "-e") // so that everything is known
-	ask(t, "slow")
-	defer ask(t, "fast")
-	done := make(chan error, 1)
-	go func() {
-		for range 5 {
-			out, err := exec.Command("ps", "-e", "-o", "pid=").CombinedOutput()
-			if err != nil || !strings.Contains(string(out), pid) {
-				done <- fmt.Errorf("ps: %v, %s", err, out)
-				return
-			}
-		}
-		// A file that must be fetched fails when its time is over.
-		if _, err := os.ReadFile(file(pids["root"], "environ")); !errors.Is(err, unix.ETIMEDOUT) {
-			done <- fmt.Errorf("environ: %v", err)
-			return
-		}
-		done <- nil
-	}()
-	select {
-	case err := <-done:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(fetchWait + 20*time.Second):
-		t.Error("readers wait for a node that does not answer")
-	}
-}
-
-// The role mount is killed again and again while ps runs: nobody sees an error, or
-// a process missing.
-func TestViewKill(t *testing.T) {
-	pids := remotePIDs(t)
-	output(t, "ps", "-e")
-	first := ask(t, "").Lives
-	kills := 0
-	for end := time.Now().Add(20 * time.Second); kills < 10 && time.Now().Before(end); kills++ {
-		ps := exec.Command("sh", "-c", `for i in 1 2 3 4 5; do ps -e -o pid= || exit 1; cat /proc/`+strconv.Itoa(pids["user"])+`/environ /proc/`+strconv.Itoa(pids["root"])+`/stat >/dev/null || exit 2; done`)
-		var out bytes.Buffer
-		ps.Stdout, ps.Stderr = &out, &out
-		if err := ps.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ask(t, "kill")
-		if err := ps.Wait(); err != nil {
-			t.Errorf("a reader: %v\n%s", err, out.String())
-		}
-		for _, name := range []string{"root", "user", "threads"} {
-			if n := strings.Count(out.String(), strconv.Itoa(pids[name])); n != 5 {
-				t.Errorf("kill %d: the process %s is listed %d times in 5 lists", kills, name, n)
-			}
-		}
-	}
-	if now := ask(t, "").Lives; now < first+kills {
-		t.Errorf("%d lives after %d kills, %d before", now, kills, first)
-	}
-	// The mounts in the file system are still there.
-	for _, name := range []string{"/proc/.local/self/stat", "/proc/sys/kernel/pid_max", "/proc/self/stat", "/cluster/node2/proc/loadavg"} {
-		if _, err := os.ReadFile(name); err != nil {
-			t.Errorf("after the kills: %v", err)
-		}
-	}
-	// What dies while nobody serves is forgotten, before the kernel does so by itself.
-	stat := file(pids["idle1"], "stat")
-	if _, err := os.ReadFile(stat); err != nil {
-		t.Fatal(err)
-	}
-	ask(t, "kill")
-	killThere(t, pids["idle1"])
-	within(t, attrTTL/2, func() error {
-		if _, err := os.Stat(stat); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("a dead process: %v", err)
-		}
-		return nil
-	})
 }
 
 // localview sees the processes of this node only.
