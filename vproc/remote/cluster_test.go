@@ -2,6 +2,7 @@ package remote
 
 import (
 	"encoding/binary"
+	"log/slog"
 	"testing"
 
 	"ssi/vproc/call"
@@ -9,7 +10,9 @@ import (
 
 // The cluster's own calls, byte by byte.
 func TestCluster(t *testing.T) {
-	m := &Remote{self: 1, cfg: Config{Name: "test", Members: testView}}
+	m, err := New(Config{Self: 1, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Name: "test", Members: testView})
+	must(t, err)
+	defer m.Close()
 	words := func(b []byte) (w []uint32) {
 		for ; len(b) >= 4; b = b[4:] {
 			w = append(w, binary.NativeEndian.Uint32(b))

@@ -44,13 +44,21 @@
 // its context and after callTime at the latest. A call whose node does not answer
 // is repeated under its Origin while the node is UP, then it fails with ESRCH.
 // maxFiles pidfds in all, userFiles of one user other than root. A call to many
-// takes maxMembers processes or threads of a node.
+// takes maxMembers processes or threads of a node. Each node that calls costs about
+// 1 MiB of memory for what is known of its calls.
+//
+// Where a signal goes one by one to processes of the caller's own node, or comes
+// from a process of window 0, its si_pid is that of the deputy. An outcome that is
+// not known counts in a call to many as an error of one process would: kill(-1)
+// succeeds all the same.
 //
 // # Goroutines and locks
 //
 // Remote starts one goroutine for each node of which a pidfd is open, waited for
-// by Close; the parallel calls of Handle are waited for by it. Locks: turns.mu,
-// answers.mu, files.mu and waiting.mu, all leaves.
+// by Close; the parallel calls of Handle are waited for by it. Close waits for all
+// calls under way. Locks: Remote.mu, turns.mu, answers.mu, which are leaves, as is
+// files.mu, which is held for system calls on files in memory; a turn is held while
+// a deputy works.
 //
 // It must never run in a process that has the gate's filter, believe an identity
 // that a node claims for another node's process, execute a call that reaches the

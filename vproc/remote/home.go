@@ -46,6 +46,11 @@ func (m *Remote) ServeCall(ctx context.Context, from id.Node, b []byte) ([]byte,
 	if err != nil {
 		return nil, errno.New(errno.Invalid, "call", m.self, "from node %d: %w", from, err)
 	}
+	ctx, leave, ok := m.enter(ctx, callTime)
+	if !ok {
+		return nil, m.errClosed("call")
+	}
+	defer leave()
 	if !m.mine(a.r, a.file) {
 		return new(call.Reply{Errno: unix.ESRCH}).Append(nil), nil
 	}
@@ -56,6 +61,11 @@ func (m *Remote) ServeCall(ctx context.Context, from id.Node, b []byte) ([]byte,
 		reply = m.outcome(ctx, a.r, a.file)
 	}
 	return reply.Append(nil), nil
+}
+
+// errClosed tells another node to ask the next daemon.
+func (m *Remote) errClosed(op string) error {
+	return errno.New(errno.Unavailable, op, m.self, "the daemon is stopping")
 }
 
 // admit refuses what no gate of node from sends.

@@ -61,7 +61,12 @@ type Remote struct {
 	answers *answers
 	files   *files
 
-	waitMu sync.Mutex
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	calls  sync.WaitGroup // under way; Add only under mu while not closed
+
+	mu     sync.Mutex
+	closed bool
 	waits  map[id.Node]int
 }
 
@@ -72,6 +77,7 @@ func New(c Config) (*Remote, error) {
 		return nil, fmt.Errorf("remote: %d is not a node", c.Self)
 	}
 	m := &Remote{self: c.Self, cfg: c, log: c.Log, turns: turns{held: map[int]*turn{}}, waits: map[id.Node]int{}}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
 	var err error
 	if m.caps, err = capabilities(); err != nil {
 		return nil, fmt.Errorf("remote: %w", err)
@@ -96,10 +102,34 @@ func New(c Config) (*Remote, error) {
 	return m, nil
 }
 
-// Close ends the watching of processes. No call may be under way.
+// Close ends the watching of processes and waits for the calls under way, which
+// end soon. What is called after it fails.
 func (m *Remote) Close() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.cancel()
+	m.calls.Wait()
 	m.files.close()
 	m.answers.close()
+}
+
+// enter begins a call. If ok, its end is to be told by leave, and ctx ends with the
+// Remote too.
+func (m *Remote) enter(parent context.Context, limit time.Duration) (ctx context.Context, leave func(), ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, nil, false
+	}
+	m.calls.Add(1)
+	ctx, cancel := context.WithTimeout(parent, limit)
+	stop := context.AfterFunc(m.ctx, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+		m.calls.Done()
+	}, true
 }
 
 // NodeDown tells that a node has left the membership: its processes have ended.
@@ -115,8 +145,11 @@ func capabilities() (uint64, error) {
 
 // Handle decides about a caught call, and has it carried out.
 func (m *Remote) Handle(ctx context.Context, r *call.Request) call.Outcome {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
+	ctx, leave, ok := m.enter(ctx, callTime)
+	if !ok {
+		return call.Fail(unix.ETIMEDOUT)
+	}
+	defer leave()
 	switch t := r.Target(); t.Kind {
 	case call.OfProcess:
 		return m.toProcess(ctx, r, id.PID(t.ID))

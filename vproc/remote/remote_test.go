@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ssi/internal/errno"
 	"ssi/internal/id"
 	"ssi/vproc/call"
 )
@@ -300,4 +301,51 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s%v: %s, want %s", c.nr, c.args, got, c.want)
 		}
 	}
+}
+
+// Close waits for the calls under way, and what comes later fails.
+func TestClose(t *testing.T) {
+	w := newWorld(t)
+	pid := w.there(Start{Args: sleeps()})
+	here := w.here(Start{Args: sleeps()})
+	done := make(chan string)
+	started := make(chan struct{}, 1)
+	w.peers.hook = func(string) error {
+		select {
+		case started <- struct{}{}:
+		default:
+		}
+		return errno.New(errno.Unavailable, "call", 2, "the connection is lost")
+	}
+	go func() { done <- said(w.call(caller(0), call.Kill, pid, 0)) }()
+	<-started
+	fd := w.m.openHere(w.request(caller(0), call.PidfdOpen, here))
+	waited := make(chan error)
+	go func() {
+		_, err := w.m.ServeWait(t.Context(), 3, fd.Out)
+		waited <- err
+	}()
+	eventually(t, "the wait", func() bool {
+		w.m.mu.Lock()
+		defer w.m.mu.Unlock()
+		return w.m.waits[3] == 1
+	})
+	w.m.Close()
+	if got := <-done; got != "ETIMEDOUT" {
+		t.Errorf("a call under way: %s", got)
+	}
+	if err := <-waited; err != nil {
+		t.Errorf("a wait under way: %v", err)
+	}
+	if got := said(w.call(caller(0), call.Kill, pid, 0)); got != "ETIMEDOUT" {
+		t.Errorf("a call after it: %s", got)
+	}
+	r := w.request(caller(0), call.Kill, here, 9)
+	if _, err := w.m.ServeCall(t.Context(), 1, ask{r: r}.encode()); !errno.Is(err, errno.Unavailable) {
+		t.Errorf("a call of another node: %v", err)
+	}
+	if _, err := w.m.ServeWait(t.Context(), 3, fd.Out); !errno.Is(err, errno.Unavailable) {
+		t.Errorf("a wait: %v", err)
+	}
+	w.open()
 }

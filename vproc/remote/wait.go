@@ -30,8 +30,11 @@ func (m *Remote) ServeWait(ctx context.Context, from id.Node, b []byte) ([]byte,
 		return nil, errno.New(errno.Full, "wait", m.self, "node %d waits %d times already", from, waitsPerNode)
 	}
 	defer m.leaveWait(from)
-	ctx, cancel := context.WithTimeout(ctx, waitTime)
-	defer cancel()
+	ctx, leave, ok := m.enter(ctx, waitTime)
+	if !ok {
+		return nil, m.errClosed("wait")
+	}
+	defer leave()
 	ended, err := m.waitFor(ctx, ts)
 	if err != nil {
 		return nil, errno.New(errno.Full, "wait", m.self, "for %d processes: %w", len(ts), err)
@@ -40,8 +43,8 @@ func (m *Remote) ServeWait(ctx context.Context, from id.Node, b []byte) ([]byte,
 }
 
 func (m *Remote) enterWait(n id.Node) bool {
-	m.waitMu.Lock()
-	defer m.waitMu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.waits[n] >= waitsPerNode {
 		return false
 	}
@@ -50,8 +53,8 @@ func (m *Remote) enterWait(n id.Node) bool {
 }
 
 func (m *Remote) leaveWait(n id.Node) {
-	m.waitMu.Lock()
-	defer m.waitMu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.waits[n]--; m.waits[n] == 0 {
 		delete(m.waits, n)
 	}
