@@ -18,8 +18,8 @@ func line(pid int, name string, numbers ...int) []byte {
 	return []byte(b + "\n")
 }
 
-// numbers is a stat's fields from the fourth on: parent, group, session, terminal, its group, then the 9th to 52nd.
-func numbers(ppid, pgrp, session, tpgid, threads, start int) []int {
+// statNumbers is a stat's fields from the fourth on: parent, group, session, terminal, its group, then the 9th to 52nd.
+func statNumbers(ppid, pgrp, session, tpgid, threads, start int) []int {
 	n := []int{ppid, pgrp, session, 34816, tpgid}
 	for f := 9; f <= 52; f++ {
 		switch f {
@@ -51,8 +51,8 @@ func TestRewriteStat(t *testing.T) {
 		{"evil) S 1 2 3 (", far, far, far, -1, 5000, far, far, far, -1, 4000},
 		{"", far, far, far, -1, 5000, far, far, far, -1, 4000},
 	} {
-		in := line(far, c.name, numbers(c.ppid, c.pgrp, c.session, c.tpgid, 3, c.start)...)
-		want := line(far, c.name, numbers(c.wantPPID, c.wantGrp, c.wantSess, c.wantTPGID, 3, c.wantStart)...)
+		in := line(far, c.name, statNumbers(c.ppid, c.pgrp, c.session, c.tpgid, 3, c.start)...)
+		want := line(far, c.name, statNumbers(c.wantPPID, c.wantGrp, c.wantSess, c.wantTPGID, 3, c.wantStart)...)
 		if got := rewriteStat(in, -1000); !bytes.Equal(got, want) {
 			t.Errorf("%s:\n%s, want\n%s", c.name, got, want)
 		}
@@ -86,7 +86,7 @@ func TestRewriteStatus(t *testing.T) {
 
 // What another node sends never makes more than one line of a stat, nor a panic.
 func FuzzRewrite(f *testing.F) {
-	f.Add(line(5, "x", numbers(1, 2, 3, 4, 5, 6)...), int64(-100))
+	f.Add(line(5, "x", statNumbers(1, 2, 3, 4, 5, 6)...), int64(-100))
 	f.Add([]byte("1 (\n) S 1"), int64(1<<62))
 	f.Fuzz(func(t *testing.T, b []byte, shift int64) {
 		out := rewriteStat(b, shift)
