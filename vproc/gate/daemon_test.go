@@ -40,7 +40,9 @@ func runGate(args []string) error {
 		Log: slog.New(slog.DiscardHandler), Node: testNode(), Journal: args[0],
 		Kept: map[uint64]*os.File{1: os.NewFile(3, "listener")},
 		Handler: handlerFunc(func(ctx context.Context, r *call.Request) call.Outcome {
-			if _, err := fmt.Fprintln(record, r.Origin.Node, r.Origin.Incarnation, r.Origin.Seq, r.Args[0]); err != nil {
+			// Lines of 64 bytes: none crosses a page, so each is there whole or not at all.
+			line := fmt.Sprint(r.Origin.Node, " ", r.Origin.Incarnation, " ", r.Origin.Seq, " ", r.Args[0])
+			if _, err := fmt.Fprintf(record, "%-63s\n", line); err != nil {
 				exit(err)
 			}
 			if int(r.Args[0])%lives > age {
