@@ -257,11 +257,11 @@ func TestPidfdSendSignal(t *testing.T) {
 	if r := p.call(unix.SYS_PIDFD_SEND_SIGNAL, [6]uint64{uint64(own.Ret), 0}); r.Errno != 0 || h.count() != 0 {
 		t.Errorf("a pidfd: %v, the handler was asked %d times", r.Errno, h.count())
 	}
-	dir := p.call(unix.SYS_OPEN, [6]uint64{0, unix.O_DIRECTORY}, memArg{0, []byte("/proc/self\x00")})
+	dir := p.call(unix.SYS_OPENAT, [6]uint64{0, 0, unix.O_DIRECTORY}, memArg{1, []byte("/proc/self\x00")})
 	if r := p.call(unix.SYS_PIDFD_SEND_SIGNAL, [6]uint64{uint64(dir.Ret), 0}); r.Errno != 0 || h.count() != 0 {
 		t.Errorf("a directory of proc: %v, the handler was asked %d times", r.Errno, h.count())
 	}
-	null := p.call(unix.SYS_OPEN, [6]uint64{0, 0}, memArg{0, []byte("/dev/null\x00")})
+	null := p.call(unix.SYS_OPENAT, [6]uint64{0, 0, 0}, memArg{1, []byte("/dev/null\x00")})
 	var st unix.Stat_t
 	if err := unix.Stat("/dev/null", &st); err != nil {
 		t.Fatal(err)
