@@ -22,13 +22,27 @@
 // looked up, in the caller's name, so that the kernel which owns the process
 // decides; each lookup gets a file of its own, which nobody else can open.
 //
+// The files of the node that follow its processes, not the cluster (stat, loadavg, meminfo, uptime …), stay those of
+// the node that reads them. where, in the directory of a remote process, is the number of the node it runs
+// on; local processes have none. The number of a thread, which names a hidden directory in
+// proc(5), does so for local threads only. What is written to a remote process is refused (EOPNOTSUPP).
+//
+// # How the view comes about
+//
+// The role mount makes the file system with fsopen(2), serves it, and leaves it with PID 1,
+// not mounted anywhere. The role spawn takes it from there and mounts it in the new namespace, which
+// PID 1 then keeps for later lives of that role. So nobody ever waits for a server that is not there yet. When a
+// spawn role dies between the two, the last reference to the file system goes, the role mount notices and makes another.
+//
 // # What is as old as what
 //
 // A listing of /proc asks all nodes for what changed, and waits for that 25 ms at most; a node
 // that was late is not waited for again until it has answered. While remote processes
 // were looked at within the last 10 s, what is cached is brought up to date twice a second; the kernel
 // believes attributes for that long, so what it holds is never older when nobody asks any more. A node that is
-// not UP any more takes its entries away at once.
+// not UP any more takes its entries away at once. A PID that is not known is asked for at its home, up to 250 ms.
+// A file that is read at home may take 3 s; the same thread gets the same answer again
+// for 100 ms, and environ, which ps(1) reads of all processes, is asked for again when the process changed, or after a minute.
 //
 // PIDs below the first window belong to their nodes and are not shown elsewhere:
 // as a parent such a process is shown as 1, as a group or session as 0. The time
@@ -38,17 +52,21 @@
 // # Rules
 //
 // Node IDs (ident.go) say what they stand for, so that a new process can serve
-// what another one handed out: killed at any moment, the role mount is started anew and takes over.
+// what another one handed out: killed at any moment, the role mount is started anew, learns of the other nodes
+// (3 s at most) and answers what waits.
 //
-// Goroutines: of Run two that read requests, one for each request that asks other nodes (maxSlow at
-// most; above it EAGAIN), one per node that is being polled, one that polls while somebody looks, one that removes names, one that reads from the role
-// node. Run waits for all. Relay: one per connection and per question (maxQuestions). Publisher: none.
+// The name of a directory with a mount on it never expires and its lookup never fails: the kernel
+// would unmount what is there.
 //
-// Locks: Table.mu, snapshots.mu, listings.mu, Link.mu, Publisher.turn; all leaves, none is held during a notification to the kernel
+// Goroutines: of Run two that read requests, which end with the process, one for each request that asks other nodes (maxSlow at
+// most, maxSlowUser of one user; above it EAGAIN), one per node that is being polled, one that polls while somebody looks, one that removes names, one that reads from the role
+// node. Relay: one per connection and per question (maxQuestions). Fetcher: one per file that is being read (maxFetches). Publisher: none.
+//
+// Locks: Table.mu, tree.mu, answers.mu, callers.mu, listings.mu, refresher.mu, Link.mu, Link.write, Publisher.turn; all leaves, none is held during a notification to the kernel
 // or a question to a node, except Publisher.turn during a scan of /proc.
 //
-// Limits: maxCmdline bytes of a command line in the table, maxFile bytes of a file that is fetched,
-// maxSnapshots of those kept, maxReply bytes of an answer to Poll, maxGone ends remembered.
+// Limits: maxCmdline bytes of a command line in the table, maxProcesses of a node, maxFile bytes of a file that is fetched,
+// maxAnswers and maxAnswerBytes of those kept, maxListings open directories, maxReply bytes of an answer to Poll, maxGone ends remembered.
 //
 // The role mount must never exec or fork, never open anything below its own mount, and never
 // tell the kernel to forget a name while a request waits for that.

@@ -74,9 +74,9 @@ func TestRewriteStatus(t *testing.T) {
 	for in, want := range map[string]string{
 		"Name:\tx\nPPid:\t77\nTracerPid:\t0\n":    "Name:\tx\nPPid:\t1\nTracerPid:\t0\n",
 		"Name:\tx\nPPid:\t65540\nTracerPid:\t0\n": "Name:\tx\nPPid:\t65540\nTracerPid:\t0\n",
-		"Name:\tx\nPPid:\t0\n":                     "Name:\tx\nPPid:\t0\n",
-		"Name:\tx\nPPid:\t":                        "Name:\tx\nPPid:\t",
-		"":                                         "",
+		"Name:\tx\nPPid:\t0\n":                    "Name:\tx\nPPid:\t0\n",
+		"Name:\tx\nPPid:\t":                       "Name:\tx\nPPid:\t",
+		"":                                        "",
 	} {
 		if got := rewriteStatus([]byte(in)); string(got) != want {
 			t.Errorf("%q became %q", in, got)
