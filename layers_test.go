@@ -15,7 +15,7 @@ const layers = `
 internal/id                                          # the identifiers
 internal/errno internal/sys                          # the one error that crosses the wire; system calls
 internal/proc                                        # a process in bytes
-internal/api internal/config internal/feature internal/keeper internal/pty   # tools
+internal/api internal/config internal/feature internal/fuse internal/keeper internal/pty   # tools
 cluster/member cluster/registry cluster/pki cluster/raftlog   # replicated states, keys, disk
 cluster/core cluster/ics                             # consensus; transport
 cluster                                              # runs the core

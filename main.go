@@ -15,7 +15,9 @@ import (
 
 	"ssi/applet"
 	pid1 "ssi/init"
+	"ssi/internal/config"
 	"ssi/lab"
+	"ssi/vproc/procfs"
 	"ssi/vproc/rexec"
 	"ssi/vproc/spawn"
 )
@@ -45,12 +47,24 @@ func table() []applet.Entry {
 		Name: "lab", Short: "run a cluster of several nodes on this machine", Group: applet.GroupTools, New: labCommand, NoLink: true,
 	})
 	entries = append(entries,
-		role("init", "process 1 of a node: starts and restarts the others", func([]string) int { return pid1.Run(pid1.Options{}) }),
+		role("init", "process 1 of a node: starts and restarts the others", func([]string) int { return pid1.Run(pid1.Options{Mount: []string{"mount"}}) }),
 		role("node", "the node daemon", func([]string) int { return runNode(version) }),
-		role("spawn", "creates the processes of users", func([]string) int { return spawn.Run(roleLog("spawn", "info")) }),
+		role("mount", "serves the clusterwide /proc", func([]string) int { return procfs.Run(roleLog("mount", "info")) }),
+		role("spawn", "creates the processes of users", func([]string) int { return runSpawn() }),
 		role(spawn.SessionRole, "leads the session of a terminal", spawn.RunSession),
 	)
 	return entries
+}
+
+// runSpawn is the role spawn.
+func runSpawn() int {
+	log := roleLog("spawn", "info")
+	cfg, err := config.Load(config.Path)
+	if err != nil {
+		log.Error("start", "err", err)
+		return 1
+	}
+	return spawn.Run(log, prepareUsers(log, cfg.StateDir))
 }
 
 func labCommand(env *applet.Env) *cobra.Command {

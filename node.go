@@ -250,6 +250,7 @@ type parts struct {
 	rexec   *rexec.Server
 	procs   *proctab.Node
 	window  *window.Watcher
+	space   *processSpace
 	api     *api.Server
 	restart context.CancelCauseFunc // set by serve
 
@@ -282,7 +283,10 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 		Dir: n.cfg.StateDir, RunDir: runDir, HooksDir: n.cfg.HooksDir, MaxVoters: n.cfg.MaxVoters, Log: n.log,
 		Info:      member.Info{Name: name, Addr: addr, Capable: n.cfg.Capable, Classes: n.cfg.Classes},
 		OnServing: p.onServing,
-		OnGone:    func(node id.Node, cause string) { p.rexec.PeerDown(node, cause) },
+		OnGone: func(node id.Node, cause string) {
+			p.rexec.PeerDown(node, cause)
+			p.space.nodeDown(node)
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -309,6 +313,9 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	}
 	proctab.Register(t, p.procs)
 	p.assembleAPI()
+	if p.space, err = openProcessSpace(n.keep, n.log, p.cluster, p.api); err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -385,6 +392,11 @@ func (p *parts) serve(ctx context.Context) error {
 	})
 	wg.Go(func() { p.watchIdentity(run) })
 	wg.Go(func() { p.fenceLeftovers(run) })
+	wg.Go(func() {
+		if err := p.space.serve(run); err != nil {
+			stop(err)
+		}
+	})
 	orders := control.Orders{Cluster: p.cluster, Log: p.n.log, End: p.end}
 	wg.Go(func() { orders.Run(run) })
 	wg.Go(func() {
@@ -417,6 +429,9 @@ func (p *parts) watchIdentity(ctx context.Context) {
 		// While the files are exchanged there are none.
 		now, err := cluster.ReadIdentity(p.n.cfg.StateDir)
 		if err == nil && (now.ID != p.ident.ID || now.Node != p.ident.Node) {
+			if err := p.n.keep.RestartSpawn(); err != nil { // its filter is of the old number
+				p.n.log.Error("restart of the spawn role", "op", "spawn", "err", err)
+			}
 			p.restart(fmt.Errorf("%w: this machine was made node %d of cluster %q", cluster.ErrRestart, now.Node, now.Name))
 			return
 		}
@@ -440,6 +455,9 @@ func (p *parts) end(action, cause string) {
 
 // close undoes assemble, the last part first.
 func (p *parts) close() {
+	if p.space != nil {
+		p.space.close()
+	}
 	if p.procs != nil {
 		_ = p.procs.Close() // only reads
 	}

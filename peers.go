@@ -11,6 +11,7 @@ import (
 	"ssi/cluster/member"
 	"ssi/internal/errno"
 	"ssi/internal/id"
+	"ssi/vproc/procfs"
 )
 
 // opener is the other nodes as rexec wants them.
@@ -57,6 +58,16 @@ func (p processCluster) Nodes() []id.Node {
 		}
 	}
 	return up
+}
+
+// Watch is the cluster for /proc, and a channel that is closed when that changes.
+func (p processCluster) Watch() (*procfs.Cluster, <-chan struct{}) {
+	view, changed := p.c.Members().Get()
+	now := &procfs.Cluster{Self: uint32(p.c.Self()), Files: clusterFiles(view, p.c.Self())}
+	for _, n := range p.Nodes() {
+		now.Up = append(now.Up, uint32(n))
+	}
+	return now, changed
 }
 
 // Call asks a node.

@@ -1,7 +1,7 @@
 // Package pid1 is the role init: process 1 of a node (a package named init
 // cannot be imported).
 //
-// It mounts what every program expects, starts the roles spawn and node and
+// It mounts what every program expects, starts the roles mount, spawn and node and
 // restarts each with back-off, reaps every process, keeps file descriptors for
 // them across their restarts, and ends the machine in order. On a
 // machine that has another init it does the same as a subreaper, without

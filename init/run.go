@@ -30,6 +30,7 @@ type Options struct {
 	Exe      string       // the binary that the roles run; default: this one
 	Node     []string     // arguments that make it the node role; default {"node"}
 	Spawn    []string     // arguments that make it the spawn role; default {"spawn"}
+	Mount    []string     // arguments that make it the mount role; without them there is none
 	Hostname string       // set if this is process 1 and it is not empty
 	RunDir   string       // default /run/ssi
 	Cgroup   string       // name of the cgroup made for the spawn role; default "ssi"
@@ -53,6 +54,7 @@ type initd struct {
 	seen     chan struct{}
 	forked   chan struct{} // of capacity 1: there are children again
 	link     *link         // to the node role; nil: it does not run
+	mount    *role         // nil: none
 	spawn    *role
 	node     *role
 	roles    []*role       // all of them, in the order of their start
@@ -109,6 +111,10 @@ func newInitd(o Options) *initd {
 	d.spawn = &role{name: "spawn", args: o.Spawn, prepare: d.prepareSpawn}
 	d.node = &role{name: "node", args: o.Node, oomScore: -900, prepare: d.prepareNode}
 	d.roles = []*role{d.spawn, d.node}
+	if o.Mount != nil {
+		d.mount = &role{name: "mount", args: o.Mount, oomScore: -900, prepare: d.prepareMount}
+		d.roles = []*role{d.mount, d.spawn, d.node}
+	}
 	return d
 }
 
@@ -221,6 +227,16 @@ func (d *initd) prepareSpawn() ([]*os.File, []string, func(), error) {
 	}
 	env := []string{keeper.FDEnv + "=4", keeper.CgroupEnv + "=" + string(d.cgroup)}
 	return []*os.File{os.NewFile(uintptr(fd), "spawn"), theirs}, env, l.close, nil
+}
+
+// prepareMount gives the mount role a link by which it leaves its file system
+// here, and takes it again in its next life.
+func (d *initd) prepareMount() ([]*os.File, []string, func(), error) {
+	l, theirs, err := newLink(d.log, d.store, d.ring, nil)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return []*os.File{theirs}, []string{keeper.FDEnv + "=3"}, l.close, nil
 }
 
 func (d *initd) prepareNode() ([]*os.File, []string, func(), error) {

@@ -33,6 +33,9 @@ func (d *initd) shutdown() {
 	} else {
 		d.spawn.signal(unix.SIGTERM)
 		d.cgroup.kill()
+		if d.mount != nil { // last: until now it answered those that are ended
+			d.mount.signal(unix.SIGTERM)
+		}
 	}
 	if !d.await(killTime, none) && d.isInit {
 		d.log.Warn("processes do not end", "op", "shutdown")

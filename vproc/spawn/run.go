@@ -30,8 +30,10 @@ type server struct {
 }
 
 // Run is the role spawn: it serves the socket that PID 1 passed to it until
-// SIGTERM ends the process, and returns the exit status if it cannot.
-func Run(log *slog.Logger) int {
+// SIGTERM ends the process, and returns the exit status if it cannot. Before the
+// first request prepare makes the thread what the new processes inherit from it;
+// with an error the role ends, to be started anew. nil: nothing is to be made.
+func Run(log *slog.Logger, prepare func(keep *keeper.Client) error) int {
 	runtime.LockOSThread()
 	// Umask and working directory of this thread alone; see unshare(2).
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
@@ -64,6 +66,12 @@ func Run(log *slog.Logger) int {
 	nice, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	if err != nil {
 		nice = 20 // the system call returns 20-nice
+	}
+	if prepare != nil {
+		if err := prepare(keep); err != nil {
+			log.Error("spawn role", "op", "prepare", "err", err)
+			return 1
+		}
 	}
 	sys.ReleaseText() // most of what the start of the program touched is never used again
 	s := &server{log: log, exe: exe, nice: 20 - nice, hard: mayRaiseLimits()}

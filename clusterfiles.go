@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"ssi/cluster/member"
+	"ssi/internal/id"
+	"ssi/vproc/procfs"
+)
+
+// maxEvents is how many transitions /proc/cluster/events has.
+const maxEvents = 100
+
+// clusterFiles is the files of /proc/cluster: tables with a head, as
+// /proc/swaps is one, columns divided by blanks, and what may contain blanks last.
+func clusterFiles(v *member.View, self id.Node) []*procfs.File {
+	return []*procfs.File{
+		{Name: "self", Content: fmt.Appendf(nil, "%d\n", self)},
+		{Name: "nodes", Content: columns("NODE\tSTATE\tINIT\tNAME\tADDRESS\tSINCE\tCAUSE", func(row func(cells ...any)) {
+			for _, n := range v.Nodes {
+				init := "-"
+				if n.Node == v.Init {
+					init = "init"
+				}
+				row(n.Node, n.State, init, orDash(n.Info.Name), orDash(n.Info.Addr), stamp(n.SinceWall), orDash(n.Cause))
+			}
+		})},
+		{Name: "events", Content: columns("EPOCH\tTIME\tNODE\tFROM\tTO\tCAUSE", func(row func(cells ...any)) {
+			for _, t := range v.History[max(0, len(v.History)-maxEvents):] {
+				if t.Init {
+					row(t.Epoch, stamp(t.Wall), t.Node, "-", "init", orDash(t.Cause))
+				} else {
+					row(t.Epoch, stamp(t.Wall), t.Node, t.From, t.To, orDash(t.Cause))
+				}
+			}
+		})},
+	}
+}
+
+// stamp is a wall clock in nanoseconds since 1970 as RFC 3339 has it, in UTC.
+func stamp(wall int64) string { return time.Unix(0, wall).UTC().Format(time.RFC3339) }
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func columns(head string, fill func(row func(cells ...any))) []byte {
+	var b bytes.Buffer
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, head)
+	fill(func(cells ...any) {
+		for i, c := range cells {
+			if i > 0 {
+				_, _ = fmt.Fprint(w, "\t")
+			}
+			_, _ = fmt.Fprint(w, c)
+		}
+		_, _ = fmt.Fprintln(w)
+	})
+	_ = w.Flush() // into memory
+	return b.Bytes()
+}

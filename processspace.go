@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/cluster"
+	"ssi/internal/api"
+	"ssi/internal/id"
+	"ssi/internal/keeper"
+	"ssi/vproc/gate"
+	"ssi/vproc/procfs"
+	"ssi/vproc/remote"
+)
+
+// keptGate begins the names under which PID 1 keeps the listeners of the gate;
+// their numbers follow.
+const keptGate = "gate."
+
+// processSpace makes the processes of all nodes one system for programs that know
+// nothing of ssi: it answers the system calls that the gate catches, and for
+// /proc.
+type processSpace struct {
+	keep    *keeper.Client
+	log     *slog.Logger
+	cluster *cluster.Cluster
+	remote  *remote.Remote
+	files   *procfs.Node
+}
+
+// openProcessSpace lets the other nodes and the role mount ask this one. Serve
+// does the rest.
+func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster, a *api.Server) (*processSpace, error) {
+	s := &processSpace{keep: keep, log: log, cluster: c}
+	var err error
+	s.remote, err = remote.New(remote.Config{
+		Self: c.Self(), Peers: processCluster{c}, Log: log, Dir: filepath.Join(runDir, "remote"), Protected: rolePIDs,
+		Name: c.Identity().Name, Members: c.Members().Load,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s.files, err = procfs.NewNode("/proc", c.Self(), nil); err != nil {
+		s.remote.Close()
+		return nil, err
+	}
+	t := c.Transport()
+	remote.Register(t, s.remote)
+	procfs.Register(t, s.files)
+	a.Handle(procfs.Method, procfs.NewRelay(processCluster{c}, log).Handle)
+	return s, nil
+}
+
+// serve receives caught calls until ctx ends. It begins when this node serves:
+// before that it does not know who the other nodes are, and callers wait.
+func (s *processSpace) serve(ctx context.Context) error {
+	if _, err := s.cluster.Serving().Wait(ctx, func(v cluster.Serving) bool { return v.OK }); err != nil {
+		return nil // the node ends
+	}
+	listeners, err := s.listeners(nil)
+	if err != nil {
+		return err
+	}
+	known := map[uint64]bool{}
+	for n := range listeners {
+		known[n] = true
+	}
+	g, err := gate.New(gate.Config{
+		Log: s.log, Node: s.cluster.Self(), Journal: filepath.Join(runDir, "gate.journal"), Handler: s.remote, Kept: listeners,
+		Gone: func(n uint64) {
+			if err := s.keep.Drop(listenerName(n)); err != nil {
+				s.log.Warn("listener of the gate", "op", "keeper", "err", err)
+			}
+		},
+	})
+	if err != nil {
+		for _, f := range listeners {
+			_ = f.Close()
+		}
+		return err
+	}
+	defer func() {
+		if err := g.Close(); err != nil {
+			s.log.Warn("gate", "op", "close", "err", err)
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.keep.Done():
+			return nil
+		case <-s.keep.Kept():
+		}
+		fresh, err := s.listeners(known)
+		if err != nil {
+			return err
+		}
+		for n, f := range fresh {
+			known[n] = true
+			if err := g.Add(f, n); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func listenerName(n uint64) string { return keptGate + strconv.FormatUint(n, 10) }
+
+// listeners takes those that PID 1 keeps and that are not known yet.
+func (s *processSpace) listeners(known map[uint64]bool) (map[uint64]*os.File, error) {
+	names, err := s.keep.Names(keptGate)
+	if err != nil {
+		return nil, fmt.Errorf("listeners of the gate: %w", err)
+	}
+	found := map[uint64]*os.File{}
+	for _, name := range names {
+		n, err := strconv.ParseUint(strings.TrimPrefix(name, keptGate), 10, 64)
+		if err != nil || known[n] {
+			continue
+		}
+		f, err := s.keep.Take(name)
+		if err != nil {
+			continue // dropped meanwhile
+		}
+		found[n] = f
+	}
+	return found, nil
+}
+
+// nodeDown tells that the processes of a node have ended.
+func (s *processSpace) nodeDown(n id.Node) { s.remote.NodeDown(n) }
+
+// close ends what open began, after serve has returned.
+func (s *processSpace) close() {
+	s.remote.Close()
+	_ = s.files.Close() // only reads
+}
+
+// rolePIDs is the processes of the roles: children of PID 1 that run this program
+// as one of them.
+func rolePIDs() []int {
+	own, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return nil
+	}
+	list, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, e := range list {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		exe, err := os.Readlink("/proc/" + e.Name() + "/exe")
+		if err != nil || exe != own {
+			continue
+		}
+		line, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if err != nil {
+			continue
+		}
+		switch role, _, _ := strings.Cut(strings.TrimPrefix(string(line), "ssi\x00"), "\x00"); role {
+		case "init", "mount", "spawn", "node":
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// prepareUsers makes the thread of the role spawn what users' processes are to
+// inherit: the view with the clusterwide /proc, and the filter of the gate. It
+// waits until this machine is a node, for the filter depends on its number.
+func prepareUsers(log *slog.Logger, stateDir string) func(*keeper.Client) error {
+	return func(keep *keeper.Client) error {
+		ident, ok := awaitIdentity(stateDir, keep.Done())
+		if !ok {
+			return keeper.ErrLost
+		}
+		if err := procfs.Setup(log, keep); err != nil {
+			log.Error("programs see the processes of this node only", "op", "view", "err", err)
+		}
+		listener, err := gate.Install(ident.Node)
+		if err != nil {
+			log.Error("programs cannot act on processes of other nodes", "op", "gate", "err", err)
+			return nil
+		}
+		defer func() { _ = listener.Close() }()
+		// The time since the boot is a number that no earlier listener had.
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+			return fmt.Errorf("clock_gettime: %w", err)
+		}
+		return keep.Put(listenerName(uint64(now.Nano())), listener)
+	}
+}
+
+// awaitIdentity waits until this machine is a node of a cluster; ok is false if
+// ended was closed before.
+func awaitIdentity(stateDir string, ended <-chan struct{}) (ident cluster.Identity, ok bool) {
+	tick := time.NewTicker(identityPoll)
+	defer tick.Stop()
+	for {
+		if ident, err := cluster.ReadIdentity(stateDir); err == nil {
+			return ident, true
+		}
+		select {
+		case <-tick.C:
+		case <-ended:
+			return cluster.Identity{}, false
+		}
+	}
+}
