@@ -21,15 +21,26 @@ type result struct {
 	status         int
 }
 
-// run runs a command on a node with this on its standard input, and keeps its
-// two outputs apart.
+// run runs a command at the console of a node with this on its standard input,
+// and keeps its two outputs apart.
 func (c *cluster) run(n id.Node, stdin string, args ...string) result {
+	c.t.Helper()
+	return c.enter(n, true, stdin, args...)
+}
+
+// login is run for a process of a user, in the cluster's process space.
+func (c *cluster) login(n id.Node, stdin string, args ...string) result {
+	c.t.Helper()
+	return c.enter(n, false, stdin, args...)
+}
+
+func (c *cluster) enter(n id.Node, console bool, stdin string, args ...string) result {
 	c.t.Helper()
 	dir := c.t.TempDir()
 	in := file(c.t, filepath.Join(dir, "in"), stdin)
 	out, errs := file(c.t, filepath.Join(dir, "out"), ""), file(c.t, filepath.Join(dir, "err"), "")
 	defer func() { _, _, _ = in.Close(), out.Close(), errs.Close() }()
-	status, err := c.Run(c.ctx(), n, lab.Cmd{Args: args, Stdin: in, Stdout: out, Stderr: errs, Dir: "/", Console: true})
+	status, err := c.Run(c.ctx(), n, lab.Cmd{Args: args, Stdin: in, Stdout: out, Stderr: errs, Dir: "/", Console: console})
 	if err != nil {
 		c.t.Fatalf("node %d: %s: %v", n, strings.Join(args, " "), err)
 	}
