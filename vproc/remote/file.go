@@ -153,20 +153,29 @@ func (f *files) held(e *entry) bool {
 	return errors.Is(unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
-// end makes the file of e readable.
+// end notes that the process of e has ended, and tells it: in this order, so that
+// nobody who knows it can still signal.
 func (f *files) end(e *entry) error {
-	old := filepath.Join(f.dir, e.name())
-	fd, err := unix.Open(old, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err == nil {
-		_, err = unix.Write(fd, []byte{0})
-		_ = unix.Close(fd)
-	}
+	old := e.name()
 	e.ended = true
+	if err := os.Rename(filepath.Join(f.dir, old), filepath.Join(f.dir, e.name())); err != nil {
+		return err
+	}
+	return f.tell(e)
+}
+
+// tell makes the file of e readable. Another byte, after a daemon that was killed
+// here, does no harm.
+func (f *files) tell(e *entry) error {
+	path := filepath.Join(f.dir, e.name())
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENXIO) { // nobody reads
-		return os.Remove(old)
+		return os.Remove(path)
 	}
 	if err != nil {
 		return err
 	}
-	return os.Rename(old, filepath.Join(f.dir, e.name()))
+	_, err = unix.Write(fd, []byte{0})
+	_ = unix.Close(fd)
+	return err
 }

@@ -71,7 +71,11 @@ func (m *Remote) openFiles(dir string) (*files, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for e := range f.entries {
-		f.watch(id.PID(e.target.pid).Home())
+		if !e.ended {
+			f.watch(id.PID(e.target.pid).Home())
+		} else if err := f.tell(e); err != nil {
+			f.log.Error("the end of a process cannot be told", "op", "remote", "err", err)
+		}
 	}
 	return f, nil
 }
