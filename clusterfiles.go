@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -10,6 +11,30 @@ import (
 	"ssi/internal/id"
 	"ssi/vproc/procfs"
 )
+
+// procCluster is the other nodes as /proc wants them.
+type procCluster struct {
+	processCluster
+
+	mu   sync.Mutex
+	view *member.View // of now
+	now  *procfs.Cluster
+}
+
+// Watch is the cluster for /proc, and a channel that is closed when that changes.
+func (p *procCluster) Watch() (*procfs.Cluster, <-chan struct{}) {
+	view, changed := p.c.Members().Get()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.view != view { // it is asked far more often than the membership changes
+		p.view = view
+		p.now = &procfs.Cluster{Self: uint32(p.c.Self()), Files: clusterFiles(view, p.c.Self())}
+		for _, n := range upNodes(view) {
+			p.now.Up = append(p.now.Up, uint32(n))
+		}
+	}
+	return p.now, changed
+}
 
 // maxEvents is how many transitions /proc/cluster/events has.
 const maxEvents = 100

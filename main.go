@@ -33,6 +33,7 @@ func run(args []string) int {
 	}
 	env := applet.System(args, version)
 	env.Exec = execOn
+	env.LocalProc = procfs.Local
 	env.Bootstrap = bootstrap{version: version}
 	return applet.Main(env, table())
 }

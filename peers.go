@@ -11,7 +11,6 @@ import (
 	"ssi/cluster/member"
 	"ssi/internal/errno"
 	"ssi/internal/id"
-	"ssi/vproc/procfs"
 )
 
 // opener is the other nodes as rexec wants them.
@@ -51,23 +50,18 @@ func (p processCluster) Self() id.Node { return p.c.Self() }
 
 // Nodes is the nodes that are UP.
 func (p processCluster) Nodes() []id.Node {
+	return upNodes(p.c.Members().Load())
+}
+
+// upNodes is the nodes of a view that are UP and run programs.
+func upNodes(v *member.View) []id.Node {
 	var up []id.Node
-	for _, n := range p.c.Members().Load().Nodes {
+	for _, n := range v.Nodes {
 		if n.State == member.Up && !n.Info.Witness {
 			up = append(up, n.Node)
 		}
 	}
 	return up
-}
-
-// Watch is the cluster for /proc, and a channel that is closed when that changes.
-func (p processCluster) Watch() (*procfs.Cluster, <-chan struct{}) {
-	view, changed := p.c.Members().Get()
-	now := &procfs.Cluster{Self: uint32(p.c.Self()), Files: clusterFiles(view, p.c.Self())}
-	for _, n := range p.Nodes() {
-		now.Up = append(now.Up, uint32(n))
-	}
-	return now, changed
 }
 
 // Call asks a node.

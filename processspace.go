@@ -19,6 +19,7 @@ import (
 	"ssi/vproc/gate"
 	"ssi/vproc/procfs"
 	"ssi/vproc/remote"
+	"ssi/vproc/spawn"
 )
 
 // keptGate begins the names under which PID 1 keeps the listeners of the gate;
@@ -55,7 +56,7 @@ func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster,
 	t := c.Transport()
 	remote.Register(t, s.remote)
 	procfs.Register(t, s.files)
-	a.Handle(procfs.Method, procfs.NewRelay(processCluster{c}, log).Handle)
+	a.Handle(procfs.Method, procfs.NewRelay(&procCluster{processCluster: processCluster{c}}, log).Handle)
 	return s, nil
 }
 
@@ -181,27 +182,29 @@ func rolePIDs() []int {
 // prepareUsers makes the thread of the role spawn what users' processes are to
 // inherit: the view with the clusterwide /proc, and the filter of the gate. It
 // waits until this machine is a node, for the filter depends on its number.
-func prepareUsers(log *slog.Logger, stateDir string) func(*keeper.Client) error {
-	return func(keep *keeper.Client) error {
+func prepareUsers(log *slog.Logger, stateDir string) func(*keeper.Client) (spawn.Views, error) {
+	return func(keep *keeper.Client) (views spawn.Views, err error) {
 		ident, ok := awaitIdentity(stateDir, keep.Done())
 		if !ok {
-			return keeper.ErrLost
+			return views, keeper.ErrLost
 		}
 		if err := procfs.Setup(log, keep); err != nil {
 			log.Error("programs see the processes of this node only", "op", "view", "err", err)
+		} else if views.Users, views.Local, err = procfs.Views(); err != nil {
+			return views, err
 		}
 		listener, err := gate.Install(ident.Node)
 		if err != nil {
 			log.Error("programs cannot act on processes of other nodes", "op", "gate", "err", err)
-			return nil
+			return views, nil
 		}
 		defer func() { _ = listener.Close() }()
 		// The time since the boot is a number that no earlier listener had.
 		var now unix.Timespec
 		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-			return fmt.Errorf("clock_gettime: %w", err)
+			return views, fmt.Errorf("clock_gettime: %w", err)
 		}
-		return keep.Put(listenerName(uint64(now.Nano())), listener)
+		return views, keep.Put(listenerName(uint64(now.Nano())), listener)
 	}
 }
 

@@ -33,6 +33,9 @@ type Env struct {
 	Exec func(context.Context, ExecRequest) (status int, err error)
 	// Replace becomes another program, as execve(2); it returns only errors.
 	Replace func(path string, argv, env []string) error
+	// LocalProc makes /proc show this node only, for what Replace becomes; the error
+	// is EPERM for others than root.
+	LocalProc func() error
 	// Bootstrap makes this machine a node while no daemon serves it.
 	Bootstrap Bootstrap
 	// Probes is what doctor examines.
@@ -42,7 +45,7 @@ type Env struct {
 }
 
 // System is the Env of a real process. What only the daemon side can provide
-// (Exec, Bootstrap) is left for the caller to set.
+// (Exec, Bootstrap, LocalProc) is left for the caller to set.
 func System(args []string, version string) *Env {
 	return &Env{
 		Args:   args,
@@ -51,11 +54,12 @@ func System(args []string, version string) *Env {
 		Stderr: os.Stderr,
 		Getenv: os.Getenv,
 
-		Version: version,
-		Now:     time.Now,
-		Dial:    api.Dial,
-		Replace: replace,
-		Probes:  feature.Probe,
+		Version:   version,
+		Now:       time.Now,
+		Dial:      api.Dial,
+		Replace:   replace,
+		LocalProc: func() error { return nil },
+		Probes:    feature.Probe,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"ssi/internal/api"
 	"ssi/internal/errno"
@@ -152,21 +153,32 @@ func newLocalView(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "localview COMMAND [ARGUMENT…]",
 		Short: "run a program that sees its own node only",
-		Long: `localview runs a program here, and the commands of ssi that it runs (ps, top,
-loads, onall) see its own node only instead of the cluster. It sets SSI_LOCALVIEW
-in the environment, so it also holds for what the program starts, also by onnode.`,
+		Long: `localview runs a program here that sees its own node only: /proc shows no
+processes of others, and so do the commands of ssi (ps, top, loads, onall). It sets
+SSI_LOCALVIEW in the environment, so it also holds for what the program starts, also
+by onnode.`,
 		Example: `  localview ssi ps aux
   localview sh`,
 		Args: Args(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return localView(env, args)
+			return localView(cmd.Context(), env, args)
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
 	return Manual(cmd, "N the program's own exit status\n126 the program was found and could not be run\n127 the program was not found\n2 the command line makes no sense", "onnode(1)", "ssi-ps(1)")
 }
 
-func localView(env *Env, argv []string) error {
+func localView(ctx context.Context, env *Env, argv []string) error {
+	switch err := env.LocalProc(); {
+	case errors.Is(err, unix.EPERM): // the node's daemon may: as for onnode -l
+		status, err := env.Exec(ctx, ExecRequest{Name: "localview", Argv: argv, Env: []string{LocalViewEnv + "=1"}, Attach: true})
+		if err == nil && status == 0 {
+			return nil
+		}
+		return &failed{status: status, err: err}
+	case err != nil:
+		return err
+	}
 	environ := append(os.Environ(), LocalViewEnv+"=1")
 	err := env.Replace(argv[0], argv, environ)
 	status := statusNotRunnable

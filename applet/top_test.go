@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -427,7 +428,7 @@ func TestTopWithoutTerminalOrDaemon(t *testing.T) {
 	if err == nil || !regexp.MustCompile(`^top: there is no terminal .*use top -b\n$`).Match(out) {
 		t.Errorf("%v: %q", err, out)
 	}
-	t.Setenv(api.SocketEnv, "/nonexistent/s")
+	t.Setenv(api.SocketEnv, filepath.Join(t.TempDir(), "s"))
 	_, errOut, status := runCommand(api.Dial, "top", "-b", "-n", "1")
 	if status != 1 || !strings.Contains(errOut, "no ssi daemon on this machine") {
 		t.Errorf("%d %q", status, errOut)

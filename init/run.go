@@ -145,6 +145,8 @@ func (d *initd) prepare() {
 		var err error
 		d.mounts, err = mountBasics(basics())
 		note(err)
+		// What is mounted later appears in the view of the users, too.
+		note(unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""))
 		if d.o.Hostname != "" {
 			note(unix.Sethostname([]byte(d.o.Hostname)))
 		}

@@ -37,10 +37,12 @@ func (d *initd) shutdown() {
 			d.mount.signal(unix.SIGTERM)
 		}
 	}
+	// With the mount role gone, who reads its file system ends when nobody holds
+	// that any more.
+	d.store.close()
 	if !d.await(killTime, none) && d.isInit {
 		d.log.Warn("processes do not end", "op", "shutdown")
 	}
-	d.store.close()
 	d.cgroup.remove()
 }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -170,14 +171,15 @@ func placeCluster() error {
 	return nil
 }
 
-// Local puts the calling thread into a mount namespace of its own in which /proc shows
-// the processes of this node only, without mounts of remote processes: for localview. The thread must be locked, and the program
-// started by it (exec or fork); see Setup. Where /proc is plain it does nothing.
-// Only root may: otherwise the error is EPERM.
+// Local puts the calling thread, and what is executed by it, into a mount
+// namespace of its own in which /proc shows the processes of this node only: for
+// localview. The thread stays locked (runtime.LockOSThread). Where /proc is plain it
+// does nothing. Only root may: otherwise the error is EPERM.
 func Local() error {
 	if _, err := os.Lstat("/proc/.local"); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("local view: unshare: %w", err)
 	}
@@ -188,4 +190,23 @@ func Local() error {
 		return fmt.Errorf("local view: bind /proc: %w", err)
 	}
 	return nil
+}
+
+// Views are the mount namespaces that processes may be created in: that of the
+// calling thread, which Setup put into the view, and one as Local makes. The caller
+// closes both.
+func Views() (users, local *os.File, err error) {
+	const own = "/proc/thread-self/ns/mnt"
+	if users, err = os.Open(own); err != nil {
+		return nil, nil, fmt.Errorf("view: %w", err)
+	}
+	if err = Local(); err == nil {
+		local, err = os.Open(own)
+		err = errors.Join(err, enter(users))
+	}
+	if err != nil {
+		_ = users.Close()
+		return nil, nil, err
+	}
+	return users, local, nil
 }

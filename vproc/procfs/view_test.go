@@ -361,7 +361,7 @@ func TestViewHtop(t *testing.T) {
 		t.Skip("script is not installed")
 	}
 	cmd := exec.Command("script", "-qec", "stty rows 100 cols 200; htop -C -d 1 --filter 'sleep 100001'", "/dev/null")
-	cmd.Env = append(os.Environ(), "TERM=xterm", "LC_ALL=C", "HTOPRC=/nonexistent")
+	cmd.Env = append(os.Environ(), "TERM=xterm", "LC_ALL=C", "HTOPRC=/dev/null")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

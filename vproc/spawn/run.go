@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -27,13 +29,24 @@ type server struct {
 	nice int
 	hard bool   // it may change hard limits, and change them back
 	buf  []byte // of the last request
+
+	views Views
 }
+
+// Views are mount namespaces for new processes.
+type Views struct {
+	Users *os.File // that of the role's thread; nil: there is no other
+	Local *os.File // of those that are to see this node only: those with LocalViewEnv
+}
+
+// LocalViewEnv is the variable that asks for Views.Local, if it is not empty.
+const LocalViewEnv = "SSI_LOCALVIEW"
 
 // Run is the role spawn: it serves the socket that PID 1 passed to it until
 // SIGTERM ends the process, and returns the exit status if it cannot. Before the
 // first request prepare makes the thread what the new processes inherit from it;
 // with an error the role ends, to be started anew. nil: nothing is to be made.
-func Run(log *slog.Logger, prepare func(keep *keeper.Client) error) int {
+func Run(log *slog.Logger, prepare func(keep *keeper.Client) (Views, error)) int {
 	runtime.LockOSThread()
 	// Umask and working directory of this thread alone; see unshare(2).
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
@@ -67,14 +80,15 @@ func Run(log *slog.Logger, prepare func(keep *keeper.Client) error) int {
 	if err != nil {
 		nice = 20 // the system call returns 20-nice
 	}
+	var views Views
 	if prepare != nil {
-		if err := prepare(keep); err != nil {
+		if views, err = prepare(keep); err != nil {
 			log.Error("spawn role", "op", "prepare", "err", err)
 			return 1
 		}
 	}
 	sys.ReleaseText() // most of what the start of the program touched is never used again
-	s := &server{log: log, exe: exe, nice: 20 - nice, hard: mayRaiseLimits()}
+	s := &server{log: log, exe: exe, nice: 20 - nice, hard: mayRaiseLimits(), views: views}
 	if !s.hard {
 		log.Warn("without CAP_SYS_RESOURCE remote commands get the soft limits of their callers only, not the hard ones", "op", "spawn")
 	}
@@ -230,7 +244,12 @@ func (s *server) spawn(spec *proc.Spec, files []int) (pid int32, pidfd int, f *p
 		}
 		argv = append([]string{s.exe, SessionRole, place}, argv...)
 	}
+	back, f := s.enterView(spec)
+	if f != nil {
+		return 0, -1, f
+	}
 	n, f := create(argv, spec.Dir, attr)
+	back()
 	if f != nil {
 		return 0, -1, f
 	}
@@ -239,6 +258,26 @@ func (s *server) spawn(spec *proc.Spec, files []int) (pid int32, pidfd int, f *p
 	}
 	s.imposeLate(n, spec)
 	return int32(n), pidfd, nil
+}
+
+// enterView goes to the mount namespace for the process; back returns from it.
+func (s *server) enterView(spec *proc.Spec) (back func(), f *proc.Failure) {
+	local := slices.ContainsFunc(spec.Env, func(v string) bool {
+		value, ok := strings.CutPrefix(v, LocalViewEnv+"=")
+		return ok && value != ""
+	})
+	if !local || s.views.Users == nil {
+		return func() {}, nil
+	}
+	if err := unix.Setns(int(s.views.Local.Fd()), unix.CLONE_NEWNS); err != nil {
+		return nil, failure("setns", spec, err)
+	}
+	return func() {
+		if err := unix.Setns(int(s.views.Users.Fd()), unix.CLONE_NEWNS); err != nil {
+			s.log.Error("the spawn role cannot return to its view", "op", "setns", "err", err)
+			os.Exit(1) // it is started anew
+		}
+	}, nil
 }
 
 // impose sets on this thread and process what a new process inherits and
