@@ -196,7 +196,7 @@ func (w *world) gone(pid int) {
 func state(t *testing.T, pid int) byte {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return 'Z'
 	}
 	must(t, err)

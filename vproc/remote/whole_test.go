@@ -154,11 +154,13 @@ func (w *world) startGate(args []string, env ...string) (cmd *exec.Cmd, begin fu
 	theirs := os.NewFile(uintptr(fds[1]), "")
 	conn, err := net.FileConn(os.NewFile(uintptr(fds[0]), ""))
 	must(w.t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	must(w.t, conn.SetDeadline(time.Now().Add(patience)))
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	w.t.Cleanup(cancel)
 	cmd = exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), append(env, callerEnv+"=1")...)
 	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.WaitDelay = time.Second // its children may have its output
 	return cmd, func() {
 		w.t.Helper()
 		_ = theirs.Close()
