@@ -49,7 +49,8 @@ func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster,
 	if err != nil {
 		return nil, err
 	}
-	if s.files, err = procfs.NewNode("/proc", c.Self(), nil); err != nil {
+	foreign := func(pid id.PID) bool { return pid.Home() != c.Self() } // they act for a process of another node
+	if s.files, err = procfs.NewNode("/proc", c.Self(), foreign); err != nil {
 		s.remote.Close()
 		return nil, err
 	}

@@ -121,22 +121,28 @@ func plainLinux(t *testing.T, path string) string {
 	return string(out)
 }
 
-// buildConformance compiles the programs into a directory that every user may
-// enter.
+// buildConformance compiles the programs.
 func buildConformance(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := enterable(t)
 	sources, err := filepath.Glob("../testdata/conformance/*.c")
 	if err != nil || len(sources) != len(conformances())+1 {
 		t.Fatalf("%d programs in testdata/conformance (%v), %d in the table", len(sources)-1, err, len(conformances()))
 	}
 	for _, src := range sources {
 		compile(t, filepath.Join(dir, strings.TrimSuffix(filepath.Base(src), ".c")), src)
+	}
+	return dir
+}
+
+// enterable makes a directory that every user may enter.
+func enterable(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return dir
 }

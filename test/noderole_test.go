@@ -14,10 +14,10 @@ import (
 // another one serves.
 func (c *cluster) killNodeRole(n id.Node) {
 	c.t.Helper()
-	before := strings.TrimSpace(c.do(n, "pgrep", "-xf", "ssi node"))
+	before := strings.TrimSpace(c.do(n, "pgrep", "-P", "1", "-xf", "ssi node"))
 	c.do(n, "kill", "-9", before)
 	c.await(n, "a new daemon", func(s *api.ClusterStatus) bool { return s.Serving })
-	if after := strings.TrimSpace(c.do(n, "pgrep", "-xf", "ssi node")); after == before {
+	if after := strings.TrimSpace(c.do(n, "pgrep", "-P", "1", "-xf", "ssi node")); after == before {
 		c.t.Errorf("node %d: the daemon is still process %s", n, after)
 	}
 }

@@ -54,6 +54,8 @@ func again(err error) bool {
 	switch errno.KindOf(err) {
 	case errno.Unavailable, errno.Unknown, errno.Full, errno.Stale, errno.Timeout:
 		return true
+	case errno.Fenced: // so is a daemon that starts; a node that stays so goes down
+		return true
 	case errno.Other:
 		return errors.Is(err, context.DeadlineExceeded)
 	}
@@ -62,11 +64,8 @@ func again(err error) bool {
 
 // errnoFor is what a program is told of a failure between nodes.
 func errnoFor(err error) unix.Errno {
-	switch errno.KindOf(err) {
-	case errno.NotFound: // a node of another version, which does not know the service
+	if errno.KindOf(err) == errno.NotFound { // a node of another version, which does not know the service
 		return unix.ENOSYS
-	case errno.Fenced:
-		return unix.ESHUTDOWN
 	}
 	return unix.EIO
 }

@@ -327,9 +327,9 @@ func TestNodeFails(t *testing.T) {
 	if got := said(w.call(caller(0), call.Kill, pid, 0)); got != "ENOSYS" {
 		t.Errorf("a node of another version: %s", got)
 	}
-	fail(1, errno.New(errno.Fenced, "call", 2, "fenced"), nil)
-	if got := said(w.call(caller(0), call.Kill, pid, 0)); got != "ESHUTDOWN" {
-		t.Errorf("fenced: %s", got)
+	fail(3, errno.New(errno.Fenced, "call", 2, "starting"), nil)
+	if got := said(w.call(caller(0), call.Kill, pid, 0)); got != "0" {
+		t.Errorf("a daemon that starts: %s", got)
 	}
 	fail(1<<30, unavailable, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
