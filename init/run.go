@@ -3,6 +3,7 @@ package pid1
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -141,6 +142,8 @@ func (d *initd) prepare() {
 			d.log.Error("boot", "op", "init", "err", err)
 		}
 	}
+	// Whatever this process was started with, the roles and users do not get it.
+	note(unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC))
 	if d.isInit {
 		var err error
 		d.mounts, err = mountBasics(basics())
