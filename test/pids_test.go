@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -103,7 +104,7 @@ func (c *cluster) checkWindows(sleepers int) (list []api.Process) {
 	c.t.Helper()
 	seen := map[id.PID]id.Node{}
 	for _, p := range c.processes(1) {
-		own := p.PID == 1 || len(p.Args) > 1 && p.Comm == "ssi" && (p.Args[1] == "node" || p.Args[1] == "spawn")
+		own := p.PID == 1 || len(p.Args) > 1 && p.Comm == "ssi" && slices.Contains([]string{"mount", "spawn", "node"}, p.Args[1])
 		if own {
 			continue
 		}
