@@ -176,7 +176,7 @@ func TestStrace(t *testing.T) {
 
 // A shell with jobs makes calls of all kinds that are caught.
 func TestShell(t *testing.T) {
-	s := output(t, "bash", "-c", `set -m; sleep 1000 & kill -STOP %1; kill -CONT %1; kill -TERM -$!; wait $!; echo $?; kill -0 $$ && echo alive; set +m; renice -n 1 -g 0 >/dev/null; nice`)
+	s := output(t, "setsid", "-w", "bash", "-c", `set -m; sleep 1000 & kill -STOP %1; kill -CONT %1; kill -TERM -$!; wait $!; echo $?; kill -0 $$ && echo alive; set +m; renice -n 1 -g 0 >/dev/null; nice`)
 	if !strings.HasSuffix(s, "143\nalive\n1") {
 		t.Errorf("%q", s)
 	}
