@@ -358,7 +358,7 @@ func (p *parts) assembleAPI() {
 	local.Register(p.api)
 	p.api.Handle(api.ExecRun, p.rexec.HandleAPI)
 	c := &control.Control{
-		Cluster: p.cluster,
+		Cluster: p.cluster, Strays: p.window.Strays,
 		Loads: func(ctx context.Context) map[id.Node]int {
 			loads := map[id.Node]int{}
 			for _, l := range local.Loads(ctx, nodes.Nodes(), loadTimeout).Loads {

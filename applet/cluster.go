@@ -136,7 +136,7 @@ func printVerbose(env *Env, s *api.ClusterStatus) error {
 	fmt.Fprintf(tw, "quorum:\t%s\n", quorum(s))
 	fmt.Fprintf(tw, "transition:\t%d\n", s.Transition)
 	fmt.Fprintf(tw, "profile:\t%s\n", s.Profile)
-	fmt.Fprintf(tw, "PIDs:\t%d a node\n\n", 1<<s.PIDShift)
+	fmt.Fprintf(tw, "PIDs:\t%d a node%s\n\n", 1<<s.PIDShift, strays(s))
 	if err := tw.Flush(); err != nil {
 		return err
 	}
@@ -153,6 +153,13 @@ func printVerbose(env *Env, s *api.ClusterStatus) error {
 		fmt.Fprintf(tw, "%d\t%d\t%s\t%s\t%s\t%s\n", n.Node, n.Transition, stamp(n.Since), clockText(n), orDash(strings.Join(n.Classes, ",")), orDash(cause))
 	}
 	return tw.Flush()
+}
+
+func strays(s *api.ClusterStatus) string {
+	if s.Strays == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d times this one gave out others", s.Strays)
 }
 
 func serving(s *api.ClusterStatus) string {

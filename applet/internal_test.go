@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"ssi/internal/api"
 )
 
 func TestShutdownTime(t *testing.T) {
@@ -111,5 +113,13 @@ func TestLineWriterLimit(t *testing.T) {
 	w.flush()
 	if got := bytes.Count(out.Bytes(), []byte("x")); got != 100*4096 {
 		t.Errorf("%d bytes came through", got)
+	}
+}
+
+func TestStrays(t *testing.T) {
+	for n, want := range map[uint64]string{0: "", 2: "; 2 times this one gave out others"} {
+		if got := strays(&api.ClusterStatus{Strays: n}); got != want {
+			t.Errorf("%d: %q", n, got)
+		}
 	}
 }

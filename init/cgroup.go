@@ -6,7 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+
+	"ssi/internal/id"
 )
 
 // cgroup is the directory of the cgroup (version 2) that holds the spawn role
@@ -32,6 +35,19 @@ func openCgroup(name string) (cgroup, error) {
 		}
 	}
 	return cgroup(path), nil
+}
+
+// maxTasks is how many processes and threads of users a node has at most: half a
+// PID window, so that its watcher always finds free numbers before the end.
+const maxTasks = 1 << (id.PIDShift - 1)
+
+// limit keeps the number of processes and threads below maxTasks. An error says
+// that the machine's cgroup2 has no such controller (it may be in version 1).
+func (c cgroup) limit() error {
+	own := filepath.Dir(string(c))
+	// The first may fail where it was done already, or is not ours to do: the file tells.
+	_ = os.WriteFile(filepath.Join(filepath.Dir(own), "cgroup.subtree_control"), []byte("+pids"), 0)
+	return os.WriteFile(filepath.Join(own, "pids.max"), strconv.AppendInt(nil, maxTasks, 10), 0)
 }
 
 // cgroupRoot finds the cgroup2 file system; see proc_pid_mountinfo(5).

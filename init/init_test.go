@@ -360,3 +360,22 @@ func TestMountBasics(t *testing.T) {
 		t.Errorf("%v, %v", done, err)
 	}
 }
+
+// A node's users get half of its PID window.
+func TestTaskLimit(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "ssi"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := cgroup(filepath.Join(dir, "ssi", "rexec")).limit(); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"ssi/pids.max": "16384", "cgroup.subtree_control": "+pids"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != want {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	if err := cgroup(filepath.Join(dir, "none", "rexec")).limit(); err == nil {
+		t.Error("without a controller it says nothing")
+	}
+}

@@ -166,6 +166,8 @@ func (d *initd) prepare() {
 	d.cgroup, err = openCgroup(d.o.Cgroup)
 	if err != nil {
 		d.log.Warn("remote commands cannot be ended all at once", "op", "cgroup", "err", err)
+	} else if err := d.cgroup.limit(); err != nil {
+		d.log.Info("users may use up all PIDs of this node", "op", "cgroup", "err", err)
 	}
 	note(d.listen())
 	go d.watchChildren()

@@ -29,6 +29,8 @@ type Control struct {
 	// Loads asks the nodes for their load, in hundredths of a CPU; those that do
 	// not answer are left out. It must end with ctx.
 	Loads func(ctx context.Context) map[id.Node]int
+	// Strays is how often PIDs outside of this node's window were given out.
+	Strays func() uint64
 }
 
 // Register adds the methods to the server of the local socket.

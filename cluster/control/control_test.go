@@ -269,7 +269,7 @@ func TestStatus(t *testing.T) {
 	n := start(t)
 	n.up()
 	s := must[api.ClusterStatus](n, api.MethodClusterStatus, api.StatusParams{Barrier: true, Measure: true})
-	if s.Name != "test" || s.Self != 1 || !s.Serving || !s.Quorum || s.InitNode != 1 || s.Profile != "fast" || s.Advice != "" || len(s.Nodes) != 1 {
+	if s.Name != "test" || s.Self != 1 || !s.Serving || !s.Quorum || s.InitNode != 1 || s.Profile != "fast" || s.Advice != "" || len(s.Nodes) != 1 || s.Strays != 3 {
 		t.Errorf("the status is %+v", s)
 	}
 	info, _ := s.Find(1)

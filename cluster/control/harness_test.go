@@ -81,7 +81,10 @@ func (n *node) boot() {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	n.c, n.stop, n.api = c, stop, api.NewServer(log)
-	control := &Control{Cluster: c, Loads: func(context.Context) map[id.Node]int { return map[id.Node]int{1: 42} }}
+	control := &Control{
+		Cluster: c, Loads: func(context.Context) map[id.Node]int { return map[id.Node]int{1: 42} },
+		Strays: func() uint64 { return 3 },
+	}
 	control.Register(n.api)
 	n.ended.Go(func() { _ = c.Run(ctx, l) })
 	n.ended.Go(func() {

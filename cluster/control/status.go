@@ -45,7 +45,7 @@ func (c *Control) snapshot() *api.ClusterStatus {
 		Name: ident.Name, ID: ident.ID, Self: ident.Node, Profile: ident.Profile, PIDShift: id.PIDShift,
 		Transition: view.Epoch, InitNode: view.Init, InitTerm: view.InitTerm,
 		Quorum: st.Leader != 0, Advice: st.Problem,
-		Serving: serving.OK, Cause: serving.Cause,
+		Serving: serving.OK, Cause: serving.Cause, Strays: c.Strays(),
 		Nodes: []api.NodeInfo{},
 	}
 	if !s.Quorum {

@@ -106,6 +106,10 @@ type ClusterStatus struct {
 	Serving bool   `json:"serving"`         // this node holds its lease
 	Cause   string `json:"cause,omitempty"` // why it is fenced, when not serving
 
+	// Strays is how often this node found that PIDs outside of its window were given
+	// out, since its daemon was started: such a process is not reached from other nodes.
+	Strays uint64 `json:"strays,omitempty"`
+
 	Nodes []NodeInfo `json:"nodes"` // by number; without the numbers never used
 }
 

@@ -129,7 +129,7 @@ func (w *Watcher) look(count bool) (int64, error) {
 		}
 		to, rewind, stray := next(last, w.first, w.end)
 		if stray && count {
-			w.strays.Add(1)
+			w.log.Warn("PIDs outside of this node's window were given out", "op", "window", "last", last, "window", w.first, "times", w.strays.Add(1))
 			count = false
 		}
 		if !rewind {
