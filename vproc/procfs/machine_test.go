@@ -54,7 +54,9 @@ func TestMain(m *testing.M) {
 	case "view": // in the view: only some tests
 		os.Exit(m.Run())
 	case "idle":
-		select {}
+		for { // not select{}: the runtime ends a program in which nothing can happen any more
+			_ = unix.Pause()
+		}
 	case "local":
 		os.Exit(localRole())
 	case "half":
