@@ -12,6 +12,7 @@ import (
 const (
 	ms       = "ms"
 	us       = "µs"
+	ns       = "ns"
 	seconds  = "s"
 	perSec   = "/s"
 	mbPerSec = "MB/s"
@@ -33,9 +34,11 @@ type Result struct {
 }
 
 // Budget is a promise: the median, or the worst 1%, is at most (for rates: at
-// least) Limit.
+// least) Limit. Limit is in the unit of the figure, or how many times the median of
+// its first peer.
 type Budget struct {
 	Worst bool    `json:"worst,omitempty"`
+	Times bool    `json:"times,omitempty"`
 	Limit float64 `json:"limit"`
 }
 
@@ -75,9 +78,9 @@ func statsOf(unit string, samples []float64) Stats {
 	return Stats{N: len(s), Median: median, Worst: rank(0.99), Best: s[0]}
 }
 
-// durations are samples in unit ms, µs or s.
+// durations are samples in unit ms, µs, ns or s.
 func durations(unit string, list []time.Duration) []float64 {
-	by := map[string]time.Duration{ms: time.Millisecond, us: time.Microsecond, seconds: time.Second}[unit]
+	by := map[string]time.Duration{ms: time.Millisecond, us: time.Microsecond, ns: time.Nanosecond, seconds: time.Second}[unit]
 	out := make([]float64, len(list))
 	for i, d := range list {
 		out[i] = float64(d) / float64(by)
@@ -106,7 +109,14 @@ func (r *Result) verdict() string {
 		if b.Worst {
 			v = r.Stats.Worst
 		}
-		if rate(r.Unit) && v < b.Limit || !rate(r.Unit) && v > b.Limit {
+		limit := b.Limit
+		if b.Times {
+			if len(r.Peers) == 0 || r.Peers[0].Stats.N == 0 {
+				return verdictNone // there is nothing to compare with
+			}
+			limit *= r.Peers[0].Stats.Median
+		}
+		if rate(r.Unit) && v < limit || !rate(r.Unit) && v > limit {
 			return verdictOver
 		}
 	}
@@ -125,6 +135,9 @@ func (r *Result) budget() string {
 			sign = ">= "
 		}
 		text += sign + number(b.Limit)
+		if b.Times {
+			text += "x"
+		}
 		if b.Worst {
 			text += " worst"
 		}

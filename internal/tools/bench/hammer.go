@@ -18,6 +18,12 @@ const (
 type samples struct {
 	Durations []time.Duration `json:"durations_ns"` // of each call
 	Rates     []float64       `json:"rates"`        // per second, of each whole window but the first
+
+	// What other jobs found: PIDs of processes, how many processes there are or
+	// were, and how many had a PID that is not of the node's window.
+	PIDs    []int `json:"pids,omitempty"`
+	Count   int   `json:"count,omitempty"`
+	Outside int   `json:"outside,omitempty"`
 }
 
 // load is how long and how often something is called: until For has passed or

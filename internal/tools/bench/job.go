@@ -24,6 +24,11 @@ const (
 	jobProcs = "procs" // start processes; prints samples
 	jobRexec = "rexec" // run commands on another node as one client; prints samples
 	jobRead  = "read"  // read the output of a process; prints samples
+	jobCalls = "calls" // make a system call, see calls.go; prints samples
+	jobPrint = "print" // run a process that prints samples
+	jobHold  = "hold"  // start processes that stay, see worker.go; prints their PIDs
+	jobCount = "count" // count the processes in /proc; prints the number
+	jobObey  = "obey"  // do one job after the other, see worker.go
 	jobServe = "serve" // the other side of connections, see serve.go
 	jobSSHD  = "sshd"  // becomes sshd, see ssh.go
 )
@@ -34,6 +39,12 @@ type order struct {
 	Argv []string `json:"argv"`
 	Node id.Node  `json:"node,omitempty"`
 	Dir  string   `json:"dir,omitempty"`
+	// Of jobCalls: which call, of whom, how many make a sample. Count is also how
+	// many processes jobHold starts.
+	Call  string `json:"call,omitempty"`
+	PID   int    `json:"pid,omitempty"`
+	Count int    `json:"count,omitempty"`
+	Apart bool   `json:"apart,omitempty"` // jobObey is in namespaces of its own
 }
 
 func runJob(name string, args []string) error {
@@ -46,26 +57,47 @@ func runJob(name string, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
-	var s samples
-	var err error
 	switch name {
-	case jobProcs:
-		s, err = startProcesses(ctx, o.Load, o.Argv)
-	case jobRexec:
-		s, err = callRexec(ctx, o)
-	case jobRead:
-		s, err = readOutput(ctx, o.Load.For, o.Argv)
 	case jobServe:
 		return serve(ctx, o.Dir)
 	case jobSSHD:
 		return becomeSSHD(o)
-	default:
-		err = errors.New("no such job")
+	case jobObey:
+		if o.Apart {
+			if err := ownProc(); err != nil {
+				return err
+			}
+		}
+		// A read that waits can be ended only if the descriptor does not block.
+		if err := unix.SetNonblock(int(os.Stdin.Fd()), true); err != nil {
+			return err
+		}
+		return obey(ctx, os.NewFile(os.Stdin.Fd(), "orders"), os.Stdout)
 	}
+	s, err := sampleJob(ctx, name, o)
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(s)
+}
+
+// sampleJob does a job that ends by itself and finds samples.
+func sampleJob(ctx context.Context, name string, o order) (samples, error) {
+	switch name {
+	case jobProcs:
+		return startIn(ctx, o.Load, o.Dir, o.Argv)
+	case jobRexec:
+		return callRexec(ctx, o)
+	case jobRead:
+		return readOutput(ctx, o.Load.For, o.Argv)
+	case jobCalls:
+		return makeCalls(ctx, o)
+	case jobPrint:
+		return printed(ctx, o)
+	case jobCount:
+		return countProcesses()
+	}
+	return samples{}, errors.New("no such job")
 }
 
 // inNode does a job on a node of the common lab.
@@ -99,6 +131,11 @@ func (s *site) inNode(ctx context.Context, n id.Node, job string, o order) (samp
 
 // startProcesses starts a process and waits for its end, again and again.
 func startProcesses(ctx context.Context, l load, argv []string) (samples, error) {
+	return startIn(ctx, l, "", argv)
+}
+
+// startIn does that in a directory.
+func startIn(ctx context.Context, l load, dir string, argv []string) (samples, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return samples{}, err
@@ -109,7 +146,7 @@ func startProcesses(ctx context.Context, l load, argv []string) (samples, error)
 		return samples{}, err
 	}
 	return hammer(ctx, l, func(context.Context, int) error {
-		cmd := &exec.Cmd{Path: path, Args: argv, Stdin: null, Stdout: null, Stderr: os.Stderr}
+		cmd := &exec.Cmd{Path: path, Args: argv, Dir: dir, Stdin: null, Stdout: null, Stderr: os.Stderr}
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("%s: %w", argv[0], err)
 		}

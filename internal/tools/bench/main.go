@@ -99,7 +99,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&only, "only", "", "measure only these, separated by commas: "+strings.Join(groupNames(), " "))
 	f.BoolVar(&o.json, "json", false, "print everything as JSON")
 	f.BoolVar(&o.markdown, "markdown", false, "print a table for docs/benchmarks.md")
-	f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "end the run after this time; what is not measured by then has failed")
+	f.DurationVar(&o.timeout, "timeout", 20*time.Minute, "end the run after this time; what is not measured by then has failed")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -147,8 +147,11 @@ func groups() []group {
 		{"ps", measurePS, common},
 		{"registry", measureRegistry, common},
 		{"memory", measureMemory, common},
+		{"gate", measureGate, common},
+		{"work", measureWork, common},
 		{"pauses", measurePauses, common},
 		{"failover", measureFailover, common},
+		{"proc", measureProc, noLab},
 		{"ics", measureCalls, noLab},
 		{"bulk", measureBulk, noLab},
 		{"lab", measureLab, noLab},

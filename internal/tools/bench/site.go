@@ -100,7 +100,9 @@ const (
 	profileLAN  = "lan"  // what a cluster has that asks for none
 )
 
-func (s *site) options(name, profile string) lab.Options {
+func (s *site) options(name, profile string) lab.Options { return s.optionsOf(name, profile, nodes) }
+
+func (s *site) optionsOf(name, profile string, nodes int) lab.Options {
 	return lab.Options{Name: fmt.Sprintf("bench-%s-%d", name, os.Getpid()), Nodes: nodes, Profile: profile, Binary: s.ssi, Share: []string{shareDir}}
 }
 
@@ -119,6 +121,21 @@ func (s *site) startProfile(ctx context.Context, profile string) error {
 	s.lab = l
 	_, err = s.allVote(ctx)
 	return err
+}
+
+// startNodes starts a lab of that many nodes as the common one; the group that
+// needs it ends it.
+func (s *site) startNodes(ctx context.Context, nodes int) error {
+	if err := s.endLab(); err != nil {
+		return err
+	}
+	s.say("starting a lab of %d nodes, profile %s", nodes, profileFast)
+	l, err := lab.Start(ctx, s.optionsOf("nodes", profileFast, nodes))
+	if err != nil {
+		return err
+	}
+	s.lab = l
+	return nil
 }
 
 func (s *site) endLab() error {

@@ -105,8 +105,11 @@ func (srv *sshServer) await(ctx context.Context) error {
 	}
 }
 
-// keep opens a connection that later commands share (ControlMaster).
+// keep opens a connection that later commands share (ControlMaster), once.
 func (srv *sshServer) keep(ctx context.Context) error {
+	if srv.master != nil {
+		return nil
+	}
 	argv := append([]string{"ssh", "-M", "-N", "-S", controlPath()}, sshArgv()[1:]...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
