@@ -4,14 +4,16 @@
 // node in whose window the PID lies; one that means a group, a user or everyone
 // goes to all nodes that are UP at once, and the answers are put together as one
 // kernel would have (combine.go). What this node's kernel can do alone it is told
-// to do (Outcome.Continue), so that nothing of a call is imitated.
+// to do (Outcome.Continue), so that nothing of a call is imitated. Remote.Quick is
+// the part of this that has to ask nobody.
 //
 // The home side (Register) executes calls of other nodes by a deputy in the
 // caller's name (sys.Deputize): this kernel judges, and the signal comes from the
-// caller's PID and user. Capabilities count in the whole cluster. Two things are
-// done here because the kernel cannot know them: a process may continue (SIGCONT)
-// those of its own session, and calls to many never reach the processes that stand
-// for others or serve the cluster (Config.Protected).
+// caller's PID and user. A call that changes nothing needs no deputy if everybody
+// may make it, or if the caller may by a capability. Capabilities count in the whole
+// cluster. Two things are done here because the kernel cannot know them: a process
+// may continue (SIGCONT) those of its own session, and calls to many never reach the
+// processes that stand for others or serve the cluster (Config.Protected).
 //
 // A group or session of window 0 is this node's alone; all others have one number
 // in the cluster.

@@ -32,14 +32,7 @@ func (m *Remote) runMany(r *call.Request, t call.Target, s *slot) (call.Reply, e
 	case m.reaches(r, t), t.Kind == call.Everyone && m.ofSession(r):
 		return m.oneByOne(r, t, s)
 	case manner(r) == asks:
-		c, err := systemCall(here, nil)
-		if err == nil {
-			err = sys.Make(&c)
-		}
-		if err != nil {
-			return call.Reply{}, err
-		}
-		return replyOf(r, &c), nil
+		return askKernel(here)
 	}
 	who := m.identity(&r.Caller)
 	if t.Kind == call.OfGroup && m.ofSession(r) && m.groupContinues(r, int(t.ID)) {

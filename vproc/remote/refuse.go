@@ -30,32 +30,37 @@ const (
 	ptraceSeize   = 0x4206
 )
 
-// refuse answers a call that does not go across nodes.
-func (m *Remote) refuse(ctx context.Context, r *call.Request) call.Outcome {
+// refusal is whom a call means that does not go across nodes, nobody if the caller
+// itself, and its error if they are there.
+func refusal(r *call.Request) (pids []id.PID, e unix.Errno) {
 	row, _ := r.Nr.Row()
-	pids := []id.PID{id.PID(r.Int(row.PID))}
-	e := unix.EPERM
+	pids = []id.PID{id.PID(r.Int(row.PID))}
 	switch r.Nr {
 	case call.Kcmp:
-		pids = append(pids, id.PID(r.Int(row.PID2)))
+		return append(pids, id.PID(r.Int(row.PID2))), unix.EPERM
 	case call.PerfEventOpen:
-		e = unix.EACCES
+		return pids, unix.EACCES
 	case call.Ptrace:
 		switch r.Int(0) {
 		case ptraceTraceme:
-			return call.Outcome{Continue: true}
+			return nil, 0
 		case ptraceAttach, ptraceSeize:
 		default:
-			e = unix.ESRCH
+			return pids, unix.ESRCH
 		}
 	}
-	elsewhere := false
+	return pids, unix.EPERM
+}
+
+// refuse answers a call that does not go across nodes and means a process of
+// another one: see quickRefuse.
+func (m *Remote) refuse(ctx context.Context, r *call.Request) call.Outcome {
+	pids, e := refusal(r)
 	for _, pid := range pids {
 		home := pid.Home()
-		if home == 0 || home == m.self {
+		if m.native(pid) {
 			continue
 		}
-		elsewhere = true
 		if !m.up(home) {
 			return absent(int(pid))
 		}
@@ -63,11 +68,8 @@ func (m *Remote) refuse(ctx context.Context, r *call.Request) call.Outcome {
 			return call.Outcome{Reply: reply}
 		}
 	}
-	if !elsewhere {
-		return call.Outcome{Continue: true}
-	}
 	for _, pid := range pids { // those that are here
-		if home := pid.Home(); (home == 0 || home == m.self) && (pid <= 0 || unix.Kill(int(pid), 0) != nil) {
+		if m.native(pid) && (pid <= 0 || unix.Kill(int(pid), 0) != nil) {
 			return call.Fail(unix.ESRCH)
 		}
 	}

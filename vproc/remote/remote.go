@@ -2,12 +2,10 @@ package remote
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -150,46 +148,26 @@ func (m *Remote) Handle(ctx context.Context, r *call.Request) call.Outcome {
 		return call.Fail(unix.ETIMEDOUT)
 	}
 	defer leave()
+	if o, ok := m.Quick(r); ok {
+		return o
+	}
 	switch t := r.Target(); t.Kind {
 	case call.OfProcess:
-		return m.toProcess(ctx, r, id.PID(t.ID))
-	case call.OfGroup, call.OfUser, call.Everyone:
-		return m.toMany(ctx, r, t)
+		return m.toProcess(ctx, r, id.PID(t.ID).Home())
 	case call.ByFile:
 		return m.toFile(ctx, r)
-	case call.Cluster:
-		return call.Outcome{Reply: m.cluster(r)}
+	default:
+		return m.toMany(ctx, r, t)
 	}
-	return call.Outcome{Continue: true} // nobody else is meant, as the caller's kernel knows too
 }
 
-// toProcess is for a call that means one process.
-func (m *Remote) toProcess(ctx context.Context, r *call.Request, pid id.PID) call.Outcome {
-	home := pid.Home()
+// toProcess is for a call that means a process of another node.
+func (m *Remote) toProcess(ctx context.Context, r *call.Request, home id.Node) call.Outcome {
 	switch {
-	case r.Nr == call.Setpgid:
-		// A child has something native here, and so has each group that it can join.
-		return call.Outcome{Continue: true}
 	case manner(r) == refused:
 		return m.refuse(ctx, r)
-	case home == 0 || home == m.self:
-		return call.Outcome{Continue: true}
-	case !m.up(home):
-		return absent(int(pid))
 	case r.Nr == call.PidfdOpen:
 		return m.openFile(ctx, r, home)
 	}
 	return call.Outcome{Reply: m.ask(ctx, home, ask{r: r})}
 }
-
-// absent is the outcome of a call that means a process which is nowhere. This
-// kernel has none either and knows what it says then, by the other arguments too;
-// but it must not be told to go on if something here stands for that process.
-func absent(pid int) call.Outcome {
-	if errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
-		return call.Outcome{Continue: true}
-	}
-	return call.Fail(unix.ESRCH)
-}
-
-func (m *Remote) up(n id.Node) bool { return slices.Contains(m.cfg.Peers.Nodes(), n) }

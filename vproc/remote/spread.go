@@ -6,16 +6,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ssi/internal/id"
 	"ssi/vproc/call"
 )
 
 // toMany is for a call that means a group, a user or everyone: first the other
 // nodes, all at once, then this one.
 func (m *Remote) toMany(ctx context.Context, r *call.Request, t call.Target) call.Outcome {
-	if t.Kind == call.OfGroup && (t.ID >= 1<<31 || id.PID(t.ID).Home() == 0) {
-		return call.Outcome{Continue: true} // a group of this node alone, or none
-	}
 	theirs := combine(r, m.askOthers(ctx, r))
 	if reply, ok := m.here(ctx, r, t, theirs); ok {
 		return call.Outcome{Reply: reply}
