@@ -176,7 +176,7 @@ func (c *Conn) notify(code int32, body []byte) error {
 	b = le.AppendUint32(b, uint32(code))
 	b = le.AppendUint64(b, 0)
 	err := c.send(append(b, body...))
-	if err == unix.ENOENT { // the kernel holds nothing of it
+	if errors.Is(err, unix.ENOENT) { // the kernel holds nothing of it
 		return nil
 	}
 	if err != nil {

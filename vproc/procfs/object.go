@@ -252,7 +252,7 @@ func (t *tree) task(q *process, i ident, o *object) bool {
 	o.ttl, o.name = keepUp, keepUp
 	switch {
 	case file == fileDir:
-	case q.threads == 1 && file < filePushed && !(file == fileCmdline && q.long):
+	case q.threads == 1 && file < filePushed && (file != fileCmdline || !q.long):
 		o.give(q.files[file])
 	default:
 		o.from = &question{node: q.node, pid: q.pid, path: "task/" + pidName(tid) + "/" + f.name, stranger: true}

@@ -150,7 +150,7 @@ func (m *mounter) take() (conn *os.File, bound []string, err error) {
 	list, err := m.keep.Take(keptBound)
 	if err != nil { // without it, bind mounts would be taken for links, and be gone: make nothing anew
 		_ = conn.Close()
-		return nil, nil, fmt.Errorf("the names of the bind mounts: %v", err)
+		return nil, nil, fmt.Errorf("the names of the bind mounts: %v", err) //nolint:errorlint // not the "not kept" of the caller
 	}
 	defer func() { _ = list.Close() }()
 	text, err := io.ReadAll(io.NewSectionReader(list, 0, maxBound)) // the offset is shared with PID 1

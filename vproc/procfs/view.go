@@ -141,7 +141,7 @@ func mountAll(mount, bound *os.File) error {
 	}
 	defer func() { _ = unix.Close(plain) }()
 	err = unix.MoveMount(int(mount.Fd()), "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH)
-	if err == unix.EINVAL {
+	if errors.Is(err, unix.EINVAL) {
 		return errUsed
 	}
 	if err != nil {
