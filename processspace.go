@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +45,7 @@ func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster,
 	s := &processSpace{keep: keep, log: log, cluster: c}
 	var err error
 	s.remote, err = remote.New(remote.Config{
-		Self: c.Self(), Peers: processCluster{c}, Log: log, Dir: filepath.Join(runDir, "remote"), Protected: rolePIDs,
+		Self: c.Self(), Peers: processCluster{c}, Log: log, Dir: filepath.Join(runDir, "remote"), Protected: new(roles).pids,
 		Name: c.Identity().Name, Members: c.Members().Load,
 	})
 	if err != nil {
@@ -76,7 +78,7 @@ func (s *processSpace) serve(ctx context.Context) error {
 		known[n] = true
 	}
 	g, err := gate.New(gate.Config{
-		Log: s.log, Node: s.cluster.Self(), Journal: filepath.Join(runDir, "gate.journal"), Handler: s.remote, Kept: listeners,
+		Log: s.log, Node: s.cluster.Self(), Journal: filepath.Join(runDir, "gate.journal"), Handler: s.remote, Quick: s.remote.Quick, Kept: listeners,
 		Gone: func(n uint64) {
 			if err := s.keep.Drop(listenerName(n)); err != nil {
 				s.log.Warn("listener of the gate", "op", "keeper", "err", err)
@@ -147,37 +149,71 @@ func (s *processSpace) close() {
 	_ = s.files.Close() // only reads
 }
 
-// rolePIDs is the processes of the roles: children of PID 1 that run this program
-// as one of them.
-func rolePIDs() []int {
+// roles finds the processes of the roles. Once each of them is there exactly once,
+// their PIDs are remembered, and looked for again in all of /proc when one of them is
+// not what it was.
+type roles struct {
+	mu    sync.Mutex
+	known []int
+}
+
+// pids is the processes that run this program as one of the roles.
+func (r *roles) pids() []int {
 	own, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return nil
 	}
-	list, err := os.ReadDir("/proc")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen := map[string]bool{}
+	for _, pid := range r.known {
+		seen[roleOf(pid, own)] = true
+	}
+	if !complete(r.known, seen) {
+		r.known, seen = nil, map[string]bool{}
+		list, err := os.ReadDir("/proc")
+		if err != nil {
+			return nil
+		}
+		for _, e := range list {
+			pid, err := strconv.Atoi(e.Name())
+			if err != nil {
+				continue
+			}
+			if role := roleOf(pid, own); role != "" {
+				r.known = append(r.known, pid)
+				seen[role] = true
+			}
+		}
+	}
+	found := slices.Clone(r.known)
+	if !complete(found, seen) { // one is being started, or has a copy that becomes another program
+		r.known = nil
+	}
+	return found
+}
+
+// complete tells whether pids has each role once; seen are their roles.
+func complete(pids []int, seen map[string]bool) bool {
+	return len(pids) == 4 && seen["init"] && seen["mount"] && seen["spawn"] && seen["node"]
+}
+
+// roleOf is the role of a process that runs the program own, or "".
+func roleOf(pid int, own string) string {
+	dir := "/proc/" + strconv.Itoa(pid)
+	exe, err := os.Readlink(dir + "/exe")
+	if err != nil || exe != own {
+		return ""
+	}
+	line, err := os.ReadFile(dir + "/cmdline")
 	if err != nil {
-		return nil
+		return ""
 	}
-	var pids []int
-	for _, e := range list {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		exe, err := os.Readlink("/proc/" + e.Name() + "/exe")
-		if err != nil || exe != own {
-			continue
-		}
-		line, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
-		if err != nil {
-			continue
-		}
-		switch role, _, _ := strings.Cut(strings.TrimPrefix(string(line), "ssi\x00"), "\x00"); role {
-		case "init", "mount", "spawn", "node":
-			pids = append(pids, pid)
-		}
+	switch role, _, _ := strings.Cut(strings.TrimPrefix(string(line), "ssi\x00"), "\x00"); role {
+	case "init", "mount", "spawn", "node":
+		return role
 	}
-	return pids
+	return ""
 }
 
 // prepareUsers makes the thread of the role spawn what users' processes are to

@@ -59,24 +59,6 @@ func (d *identities) namespace(path string) (inode uint64, err error) {
 	return st.Ino, nil
 }
 
-// place is what is quickly known of thread tid: its group and session. nested tells
-// that it is in a PID namespace below that of this process.
-func (d *identities) place(tid uint32) (c call.Caller, nested bool, err error) {
-	ns, err := d.namespace(strconv.FormatUint(uint64(tid), 10) + "/ns/pid")
-	if err != nil || ns != d.pidNS {
-		return c, err == nil, err
-	}
-	pgid, err := unix.Getpgid(int(tid))
-	if err != nil {
-		return c, false, fmt.Errorf("group of thread %d: %w", tid, err)
-	}
-	sid, err := unix.Getsid(int(tid))
-	if err != nil {
-		return c, false, fmt.Errorf("session of thread %d: %w", tid, err)
-	}
-	return call.Caller{Node: d.node, TID: int32(tid), PGID: int32(pgid), SID: int32(sid)}, false, nil
-}
-
 // of is the whole identity of thread tid.
 func (d *identities) of(tid uint32) (c call.Caller, nested bool, err error) {
 	task := strconv.FormatUint(uint64(tid), 10)

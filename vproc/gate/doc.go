@@ -32,7 +32,8 @@
 // Limits: slots calls are handled at a time, of which a receiver that waits has one,
 // and userCalls of one real user other than root; more wait in the kernel. A call of
 // whose caller nothing is left keeps its place until the Handler returns. Each call
-// has up to three descriptors for a moment, so the daemon needs room for 4*slots.
+// has up to three descriptors for a moment, and a listener keeps up to keptCallers, so
+// the daemon needs room for 4*slots.
 //
 // It must never run in a process that has the filter (the Go runtime signals itself,
 // and would wait for itself), or in another PID namespace than its /proc; believe a

@@ -43,8 +43,9 @@ type Config struct {
 	Handler Handler
 	// Quick, if set, is asked before the Handler about a call without memory and file:
 	// ok is false if it cannot be decided at once. Of the caller it is told no more
-	// than Node, TID, PGID and SID. The receiver itself asks, so it must not wait for
-	// anything; it is asked in turn for the calls of one listener.
+	// than Node, TID and, if a process is named by 0, PGID. The receiver itself asks, so it must not wait for
+	// anything and must not do anything; it is asked in turn for the calls of one
+	// listener, and some of them may wait no longer.
 	Quick func(r *call.Request) (o call.Outcome, ok bool)
 	// Kept are the listeners that outlived an earlier daemon, by their numbers; the
 	// gate owns them. Calls in the journal that belong to none of them are forgotten:
@@ -110,7 +111,7 @@ func newGate(c Config, l limits) (*Gate, error) {
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	kept := make([]*listener, 0, len(c.Kept))
 	for number, f := range c.Kept {
-		l, err := newListener(f, number)
+		l, err := newListener(f, number, ids)
 		if err != nil {
 			for _, l := range kept {
 				_ = l.file.Close()
@@ -144,7 +145,7 @@ func newGate(c Config, l limits) (*Gate, error) {
 // number is its own for as long as the journal lives.
 func (g *Gate) Add(f *os.File, number uint64) error {
 	defer func() { _ = f.Close() }()
-	l, err := newListener(f, number)
+	l, err := newListener(f, number, g.ids)
 	if err != nil {
 		return fmt.Errorf("gate: listener %d: %w", number, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"os"
+	"os/exec"
 	"slices"
 	"sync"
 	"syscall"
@@ -333,11 +334,13 @@ func TestQuick(t *testing.T) {
 		switch {
 		case r.Nr == call.RtSigqueueinfo || r.Nr == call.PidfdSendSignal:
 			t.Errorf("asked about %s", r.Nr)
+		case r.Nr == call.Kill && r.Int(0) == 0:
+			return value(int64(r.Caller.PGID)), true
 		case r.Nr == call.Kill:
 			return call.Outcome{Continue: true}, true
 		case r.Nr == call.PidfdOpen:
 			return call.Outcome{File: mustOpen(t, "/dev/null")}, true
-		case r.Nr == call.Getsid && r.Caller.TID > 0 && int(r.Caller.PGID) == unix.Getpgrp() && r.Caller.SID > 0 && r.Origin.Seq > 0:
+		case r.Nr == call.Getsid && r.Caller.TID > 0 && r.Origin.Seq > 0:
 			return value(8), true
 		}
 		return call.Outcome{}, false
@@ -348,6 +351,9 @@ func TestQuick(t *testing.T) {
 	}
 	if r := p.call(unix.SYS_KILL, [6]uint64{pid, 0}); r.Errno != unix.ESRCH {
 		t.Errorf("kill: %d, %v", r.Ret, r.Errno)
+	}
+	if r := p.call(unix.SYS_KILL, [6]uint64{0, 0}); int(r.Ret) != unix.Getpgrp() {
+		t.Errorf("kill of the own group %d: %d, %v", unix.Getpgrp(), r.Ret, r.Errno)
 	}
 	if r := p.call(unix.SYS_PIDFD_OPEN, [6]uint64{pid}); r.Ret < 3 {
 		t.Errorf("pidfd_open: %d, %v", r.Ret, r.Errno)
@@ -361,6 +367,58 @@ func TestQuick(t *testing.T) {
 		t.Errorf("the handler was asked %d times", n)
 	}
 	allFree(t, g)
+}
+
+// Whether a caller is in a namespace below is known anew when its number is another
+// thread's.
+func TestKnown(t *testing.T) {
+	ids, err := newIdentities(testNode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ids.close() }()
+	k := &known{ids: ids}
+	defer k.close()
+	start := func(flags uintptr) (tid uint32, end func()) {
+		cmd := exec.Command("sleep", "1000")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: unix.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			t.Skipf("PID namespaces: %v", err)
+		}
+		return uint32(cmd.Process.Pid), func() { _, _ = cmd.Process.Kill(), cmd.Wait() }
+	}
+	check := func(tid uint32, want bool) {
+		t.Helper()
+		for range 2 { // found out, and remembered
+			if got, err := k.nested(tid); got != want || err != nil {
+				t.Errorf("thread %d: nested is %v, %v", tid, got, err)
+			}
+		}
+	}
+	below, endBelow := start(unix.CLONE_NEWPID)
+	defer endBelow()
+	plain, endPlain := start(0)
+	check(below, true)
+	check(plain, false)
+	// Another thread that has the place of one that is known, and then its number.
+	p := &k.last[plain%keptCallers]
+	if p.tid != plain {
+		t.Fatalf("thread %d is not known", plain)
+	}
+	p.nested = true // as if the number had been that of another
+	endPlain()
+	if _, err := k.nested(plain); err == nil {
+		t.Errorf("thread %d has ended, and is known", plain)
+	}
+	if p.tid == plain {
+		t.Errorf("thread %d has ended, and is remembered", plain)
+	}
+	for range 2 * keptCallers {
+		tid, end := start(0)
+		check(tid, false)
+		end()
+	}
+	check(below, true)
 }
 
 // A caller that is stopped in a call gets its answer when it goes on; signals do not

@@ -56,14 +56,14 @@ func (g *Gate) begin(l *listener, i int, again bool) {
 func (c *caught) valid() error { return sys.NotificationValid(c.l.fd, c.n.ID) }
 
 // quick ends a call that needs nothing from its caller, if that can be done at once.
+// It does not ask whether the call still waits: if not, the kernel refuses the answer,
+// and nothing else was done with what was found under the caller's number.
 func (c *caught) quick(row *call.Call) bool {
 	if c.g.quick == nil || row.Mem[0].Dir != 0 || row.Nr == call.PidfdSendSignal {
 		return false
 	}
-	who, nested, err := c.g.ids.place(c.n.TID)
+	nested, err := c.l.known.nested(c.n.TID)
 	switch {
-	case c.valid() != nil:
-		return true
 	case err != nil:
 		return false
 	case nested: // the numbers it knows are its namespace's own
@@ -71,6 +71,14 @@ func (c *caught) quick(row *call.Call) bool {
 		return true
 	}
 	f := newFrame(row, &c.n)
+	who := call.Caller{Node: c.g.node, TID: int32(c.n.TID)}
+	if int32(f.args[row.PID]) == 0 { // it may mean the caller's group
+		pgid, err := unix.Getpgid(int(c.n.TID))
+		if err != nil {
+			return false
+		}
+		who.PGID = int32(pgid)
+	}
 	o, ok := c.g.quick(&call.Request{Nr: row.Nr, Args: f.args, Caller: who, Origin: c.origin()})
 	if !ok {
 		return false

@@ -26,11 +26,12 @@ type listener struct {
 	raw    syscall.RawConn
 	fd     int            // of file
 	calls  sync.WaitGroup // Add only by the receiver
+	known  known
 }
 
 // newListener duplicates f, in a form that can be waited for without a thread.
-func newListener(f *os.File, number uint64) (*listener, error) {
-	l := &listener{number: number}
+func newListener(f *os.File, number uint64, ids *identities) (*listener, error) {
+	l := &listener{number: number, known: known{ids: ids}}
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -97,6 +98,7 @@ func (g *Gate) receive(l *listener, left []int) {
 		g.begin(l, i, true)
 	}
 	err := g.receiveAll(l)
+	l.known.close()
 	l.calls.Wait()
 	g.mu.Lock()
 	delete(g.listeners, l.number)
