@@ -45,7 +45,7 @@ test-race: deps ## all packages once more under the race detector
 	CGO_ENABLED=1 go test -race -short -timeout 20m ./...
 
 bench: build ## measure everything beside its peer, print a table
-	@.ci/deps openssh-server etcd-server etcd-client iproute2
+	@.ci/deps openssh-server etcd-server etcd-client iproute2 procps pdsh strace git python3 gcc libc6-dev tar
 	go run ./internal/tools/bench -ssi ./ssi
 
 # Pinned here and not in go.mod: its 200 dependencies are no business of ours.

@@ -43,6 +43,9 @@ func TestVerdict(t *testing.T) {
 		{Result{Unit: perSec, Stats: Stats{Median: 5}, Budgets: []Budget{{Limit: 5}}}, verdictOK},
 		{Result{Unit: perSec, Stats: Stats{Median: 4}, Budgets: []Budget{{Limit: 5}}}, verdictOver},
 		{Result{Unit: count, Budgets: []Budget{{Limit: 0}}}, verdictOK},
+		{Result{Unit: ns, Stats: Stats{Median: 14}, Budgets: []Budget{{Limit: 1.4, Times: true}}, Peers: []Peer{{Stats: Stats{N: 1, Median: 10}}}}, verdictOK},
+		{Result{Unit: ns, Stats: Stats{Median: 14.1}, Budgets: []Budget{{Limit: 1.4, Times: true}}, Peers: []Peer{{Stats: Stats{N: 1, Median: 10}}}}, verdictOver},
+		{Result{Unit: ns, Stats: Stats{Median: 1}, Budgets: []Budget{{Limit: 1.4, Times: true}}, Peers: []Peer{{Error: "x"}}}, verdictNone},
 		{Result{Unit: ms, Error: "x", Budgets: []Budget{{Limit: 5}}}, verdictFailed},
 	} {
 		if got := c.r.verdict(); got != c.want {

@@ -3,18 +3,12 @@ package main
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ssi/internal/id"
-	"ssi/libcluster"
 )
 
 const (
@@ -24,17 +18,24 @@ const (
 	remoteBudget    = 100 // µs, median
 	remoteWorst     = 300 // µs
 	forkBudget      = 1.1 // times native
+	callsFor        = 200 * time.Millisecond
+	remoteFor       = 5 * time.Second
 	stormFor        = 10 * time.Second
+	callsBinary     = shareDir + "/calls"
+	stormBinary     = shareDir + "/storm"
 )
 
-// The system calls that jobCalls makes.
-const (
-	callUnhooked = "getppid"         // the filter lets it pass at once
-	callKill     = "kill"            // signal 0; the filter looks at its argument
-	callCluster  = "clusternode_num" // no kernel knows it: caught always
-)
+// call is a system call that programs/calls.c makes, count of them a sample.
+type call struct {
+	name  string
+	pid   int // of whom; 0: the caller
+	count int
+}
 
-//go:embed storm/storm.c
+//go:embed programs/calls.c
+var callsSource []byte
+
+//go:embed programs/storm.c
 var stormSource []byte
 
 // measureGate measures what the filter costs those it lets pass and those it
@@ -45,26 +46,27 @@ func measureGate(ctx context.Context, s *site) ([]Result, error) {
 		return nil, err
 	}
 	defer p.close()
+	if err := compile(ctx, callsBinary, callsSource); err != nil {
+		return nil, err
+	}
 	var results []Result
-	short := load{Parallel: 1, For: 200 * time.Millisecond}
 	for _, c := range []struct {
 		figure, unit string
-		o            order
+		call         call
 		budget       Budget
 		peer         string
 	}{
-		{"getppid, which the gate does not catch", ns, order{Call: callUnhooked, Count: 2000}, Budget{Limit: unhookedBudget, Times: true}, "native, same node"},
-		{"kill(self, 0)", ns, order{Call: callKill, Count: 2000}, Budget{Limit: localKillBudget, Times: true}, "native, same node"},
-		{"clusternode_num, a caught call", us, order{Call: callCluster, Count: 1}, Budget{Limit: caughtBudget}, "native, same node: ENOSYS"},
+		{"getppid, which the gate does not catch", ns, call{"getppid", 0, 2000}, Budget{Limit: unhookedBudget, Times: true}, "native, same node"},
+		{"kill(self, 0)", ns, call{"kill", 0, 2000}, Budget{Limit: localKillBudget, Times: true}, "native, same node"},
+		{"clusternode_num, a caught call", us, call{"clusternode_num", 0, 1}, Budget{Limit: caughtBudget}, "native, same node: ENOSYS"},
 	} {
-		c.o.Load = short
-		ours, native, err := p.compare(ctx, 8, jobCalls, c.o)
+		ours, native, err := p.compare(ctx, 8, jobPrint, c.call.order(callsFor, 0))
 		if err != nil {
 			return results, err
 		}
 		results = append(results, Result{
-			Figure: c.figure, Unit: c.unit, Budgets: []Budget{c.budget}, Stats: statsOf(c.unit, perCall(c.unit, ours, c.o.Count)),
-			Peers: []Peer{{Name: c.peer, Stats: statsOf(c.unit, perCall(c.unit, native, c.o.Count))}},
+			Figure: c.figure, Unit: c.unit, Budgets: []Budget{c.budget}, Stats: statsOf(c.unit, perCall(c.unit, ours, c.call.count)),
+			Peers: []Peer{{Name: c.peer, Stats: statsOf(c.unit, perCall(c.unit, native, c.call.count))}},
 		})
 	}
 	remote, err := s.remoteKill(ctx, p.ours)
@@ -93,38 +95,20 @@ func perCall(unit string, list []time.Duration, count int) []float64 {
 	return out
 }
 
-// makeCalls makes a system call, o.Count times for a sample.
-func makeCalls(ctx context.Context, o order) (samples, error) {
-	pid := o.PID
-	if pid == 0 {
-		pid = os.Getpid()
+// order is that of making the call for a time, with at most so many samples.
+func (c call) order(d time.Duration, most int) order {
+	return order{Load: load{For: d}, Argv: []string{
+		callsBinary, c.name, strconv.Itoa(c.pid), strconv.Itoa(c.count), strconv.FormatInt(d.Milliseconds(), 10), strconv.Itoa(most),
+	}}
+}
+
+// compile makes a program of ours that must be in C.
+func compile(ctx context.Context, binary string, text []byte) error {
+	src := binary + ".c"
+	if err := os.WriteFile(src, text, 0o644); err != nil {
+		return err
 	}
-	var f func() error
-	switch o.Call {
-	case callUnhooked:
-		f = func() error { _ = unix.Getppid(); return nil }
-	case callKill:
-		// That of package syscall does not tell the scheduler of Go, as C would not.
-		f = func() error { return syscall.Kill(pid, 0) }
-	case callCluster:
-		f = func() error {
-			_, err := libcluster.Self()
-			if errors.Is(err, unix.ENOSYS) {
-				return nil // the answer where there is no filter
-			}
-			return err
-		}
-	default:
-		return samples{}, fmt.Errorf("%q: no such call", o.Call)
-	}
-	return hammer(ctx, o.Load, func(context.Context, int) error {
-		for range o.Count {
-			if err := f(); err != nil {
-				return fmt.Errorf("%s: %w", o.Call, err)
-			}
-		}
-		return nil
-	})
+	return command(ctx, "gcc", "-O2", "-o", binary, src)
 }
 
 // remoteKill measures a signal to a process of node 2 by a user of node 1.
@@ -143,7 +127,7 @@ func (s *site) remoteKill(ctx context.Context, by *worker) (Result, error) {
 	if first, end := id.Node(2).Window(); pid < int(first) || pid >= int(end) {
 		return r, fmt.Errorf("PID %d is not of node 2", pid)
 	}
-	got, err := by.do(ctx, jobCalls, order{Load: load{Parallel: 1, For: 5 * time.Second, Max: 20000}, Call: callKill, PID: pid, Count: 1})
+	got, err := by.do(ctx, jobPrint, call{"kill", pid, 1}.order(remoteFor, 20000))
 	if err != nil {
 		return r, err
 	}
@@ -170,16 +154,11 @@ func (s *site) remoteKill(ctx context.Context, by *worker) (Result, error) {
 // storm makes processes on node 1 as fast as can be and counts those whose PID is
 // not of the node's window; and does the same without ssi.
 func (s *site) storm(ctx context.Context, by *worker) ([]Result, error) {
-	binary := filepath.Join(shareDir, "storm")
-	source := filepath.Join(base, "storm.c")
-	if err := os.WriteFile(source, stormSource, 0o644); err != nil {
-		return nil, err
-	}
-	if err := command(ctx, "gcc", "-O2", "-o", binary, source); err != nil {
+	if err := compile(ctx, stormBinary, stormSource); err != nil {
 		return nil, err
 	}
 	first, end := id.Node(1).Window()
-	o := order{Load: load{For: stormFor}, Argv: []string{binary, strconv.Itoa(int(stormFor.Seconds())), strconv.Itoa(int(first)), strconv.Itoa(int(end))}}
+	o := order{Load: load{For: stormFor}, Argv: []string{stormBinary, strconv.Itoa(int(stormFor.Seconds())), strconv.Itoa(int(first)), strconv.Itoa(int(end))}}
 	before, err := s.status(ctx, 1)
 	if err != nil {
 		return nil, err

@@ -24,7 +24,6 @@ const (
 	jobProcs = "procs" // start processes; prints samples
 	jobRexec = "rexec" // run commands on another node as one client; prints samples
 	jobRead  = "read"  // read the output of a process; prints samples
-	jobCalls = "calls" // make a system call, see calls.go; prints samples
 	jobPrint = "print" // run a process that prints samples
 	jobHold  = "hold"  // start processes that stay, see worker.go; prints their PIDs
 	jobCount = "count" // count the processes in /proc; prints the number
@@ -35,16 +34,12 @@ const (
 
 // order is what a job is told.
 type order struct {
-	Load load     `json:"load"`
-	Argv []string `json:"argv"`
-	Node id.Node  `json:"node,omitempty"`
-	Dir  string   `json:"dir,omitempty"`
-	// Of jobCalls: which call, of whom, how many make a sample. Count is also how
-	// many processes jobHold starts.
-	Call  string `json:"call,omitempty"`
-	PID   int    `json:"pid,omitempty"`
-	Count int    `json:"count,omitempty"`
-	Apart bool   `json:"apart,omitempty"` // jobObey is in namespaces of its own
+	Load  load     `json:"load"`
+	Argv  []string `json:"argv"`
+	Node  id.Node  `json:"node,omitempty"`
+	Dir   string   `json:"dir,omitempty"`
+	Count int      `json:"count,omitempty"` // how many processes jobHold starts
+	Apart bool     `json:"apart,omitempty"` // jobObey is in namespaces of its own
 }
 
 func runJob(name string, args []string) error {
@@ -90,8 +85,6 @@ func sampleJob(ctx context.Context, name string, o order) (samples, error) {
 		return callRexec(ctx, o)
 	case jobRead:
 		return readOutput(ctx, o.Load.For, o.Argv)
-	case jobCalls:
-		return makeCalls(ctx, o)
 	case jobPrint:
 		return printed(ctx, o)
 	case jobCount:

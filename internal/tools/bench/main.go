@@ -1,5 +1,5 @@
 // Command bench measures what ssi promises about its speed and size, each figure
-// beside a program of the distribution that does the same work (ssh, etcd) or
+// beside a program of the distribution that does the same work (ssh, etcd, pdsh, strace) or
 // beside the bare means it is built of (fork and exec, TLS, TCP), and prints one
 // table: make bench, or go run ./internal/tools/bench -ssi ./ssi.
 //
@@ -10,14 +10,18 @@
 // addresses are nobody else's, and nothing of them is left when it ends, however
 // it ends. The nodes of ssi are a lab (package lab), which has its own. What must
 // be measured inside a node is done by this program again, started there with a
-// job as its argument (job.go); it prints its samples as JSON.
+// job as its argument (job.go); it prints its samples as JSON. What needs a program
+// without a runtime is in C (programs), compiled at the start of its group.
 //
 // # Method
 //
 // A latency is a sample per call; a rate is a sample per window of 250 ms. Every
 // figure is the median of its samples, beside the worst 1% and the best. A figure
 // and its peers are measured in the same run, one after the other, with the same
-// code where the code is ours. A budget is met or not by the number named in it.
+// code where the code is ours. Where a promise is a ratio to the native figure, both
+// are measured in turn by two workers (worker.go): one that a login started, with
+// the gate's filter and the clusterwide /proc, and one at the console of the same
+// node, or in a PID namespace of its own, without. A budget is met or not by the number named in it.
 // A figure that is over its budget is no failure of the program: only what could
 // not be measured is.
 //

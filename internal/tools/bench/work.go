@@ -13,11 +13,11 @@ import (
 
 const (
 	workBudget = 1.03 // times native
-	workRounds = 24
+	workRounds = 40
 	straceRuns = 20
 	commits    = 300
-	workFiles  = 1200
-	functions  = 150 // of the C program
+	workFiles  = 600
+	functions  = 50 // of the C program
 )
 
 // measureWork measures ordinary programs that a user runs on a node, beside the
@@ -111,7 +111,7 @@ func history() *bytes.Buffer {
 		message := fmt.Sprintf("change %d", c)
 		fmt.Fprintf(&b, "commit refs/heads/main\ncommitter bench <bench@localhost> %d +0000\ndata %d\n%s\n", 1700000000+c, len(message), message)
 		for i := range workFiles / commits {
-			text := strings.Repeat(fmt.Sprintf("line of file %d of change %d\n", i, c), 100)
+			text := strings.Repeat(fmt.Sprintf("line of file %d of change %d\n", i, c), 300)
 			fmt.Fprintf(&b, "M 100644 inline dir%d/file%d-%d\ndata %d\n%s\n", c%40, c, i, len(text), text)
 		}
 	}
