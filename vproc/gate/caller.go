@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,7 @@ type identities struct {
 	dir  int      // of proc
 	// The inodes of this process's namespaces.
 	userNS, pidNS uint64
+	buffers       sync.Pool // *[firstStatus]byte
 }
 
 func newIdentities(node id.Node) (*identities, error) {
@@ -62,7 +64,12 @@ func (d *identities) namespace(path string) (inode uint64, err error) {
 // of is the whole identity of thread tid.
 func (d *identities) of(tid uint32) (c call.Caller, nested bool, err error) {
 	task := strconv.FormatUint(uint64(tid), 10)
-	status, err := d.status(task)
+	b, _ := d.buffers.Get().(*[firstStatus]byte)
+	if b == nil {
+		b = new([firstStatus]byte)
+	}
+	defer d.buffers.Put(b)
+	status, err := d.status(task, b[:])
 	if err != nil {
 		return c, false, fmt.Errorf("identity of thread %d: %w", tid, err)
 	}
@@ -83,21 +90,21 @@ func (d *identities) of(tid uint32) (c call.Caller, nested bool, err error) {
 	return c, nested, nil
 }
 
-func (d *identities) status(task string) ([]byte, error) {
+// status reads the file into b, or into more memory if it is longer.
+func (d *identities) status(task string, b []byte) ([]byte, error) {
 	path := []byte(task + "/status\x00")
-	for size := firstStatus; ; size = maxStatus {
-		b := make([]byte, size)
-		n, err := sys.ReadFileAt(d.dir, path, b)
-		if err != nil {
-			return nil, err
-		}
-		if n < size {
-			return b[:n], nil
-		}
-		if size == maxStatus {
-			return nil, errStatus
-		}
+	n, err := sys.ReadFileAt(d.dir, path, b)
+	if err == nil && n == len(b) {
+		b = make([]byte, maxStatus)
+		n, err = sys.ReadFileAt(d.dir, path, b)
 	}
+	switch {
+	case err != nil:
+		return nil, err
+	case n == maxStatus:
+		return nil, errStatus
+	}
+	return b[:n], nil
 }
 
 // parseStatus reads /proc/TID/status (proc_pid_status(5)) of a thread in the PID

@@ -6,7 +6,7 @@
 // so that they wait while no daemon runs; Gate receives and answers them.
 //
 // A caught call takes this way. If it has neither memory nor a file, Quick may decide
-// at once. Otherwise a goroutine finds out who calls, from proc(5), reads the memory
+// at once. Otherwise a worker finds out who calls, from proc(5), reads the memory
 // that the call reads, asks the Handler, writes what the call writes, and answers. A
 // caller in a PID namespace below ours means other processes by its numbers: its
 // kernel goes on with the call, as with pidfd_send_signal(2) for a pidfd. The errors
@@ -23,7 +23,8 @@
 // version of its format, wait until they are killed.
 //
 // Goroutines: one receiver per listener, which needs no thread while it waits, and
-// one per call that is not ended by the receiver. Close waits for all, up to
+// one worker per call that is not ended by the receiver, of which up to keptWorkers of
+// a listener stay for further calls. Close waits for all, up to
 // closeTime: one that reads the memory of a program which serves its own page faults
 // (userfaultfd(2), FUSE) can hang, with a thread, as long as that program lives.
 // Locks: Gate.mu, journal.mu and caught.mu; caught.mu is held while the call is

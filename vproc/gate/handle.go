@@ -28,7 +28,7 @@ type caught struct {
 
 // begin handles the call in slot i, which it frees in the end. It is called by the
 // receiver, and does not wait for the caller or another node: what needs that goes
-// on in a goroutine. A call that is handled again has its place: it may be done.
+// on in a worker. A call that is handled again has its place: it may be done.
 func (g *Gate) begin(l *listener, i int, again bool) {
 	c := &caught{g: g, l: l, i: i, n: *g.journal.notification(i)}
 	row := g.rows.of(&c.n)
@@ -41,14 +41,7 @@ func (g *Gate) begin(l *listener, i int, again bool) {
 		g.journal.release(i)
 		return
 	}
-	l.calls.Add(1)
-	go func() {
-		defer l.calls.Done()
-		if c.slow(row, again) {
-			g.journal.release(i)
-		}
-		// Otherwise the gate is closed: the slot holds the call for the next one.
-	}()
+	l.hand(job{c, row, again})
 }
 
 // valid tells, by a nil error, that the call still waits: what was found under the

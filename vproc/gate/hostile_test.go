@@ -33,6 +33,36 @@ func (b *blocker) Handle(ctx context.Context, r *call.Request) call.Outcome {
 	return value(int64(r.Origin.Node))
 }
 
+// Calls that come at once have a worker each; few of these stay, and serve the next.
+func TestWorkers(t *testing.T) {
+	p := caller(t)
+	h := newBlocker()
+	g := open(t, h, p.listener)
+	g.mu.Lock()
+	l := g.listeners[1]
+	g.mu.Unlock()
+	for round := range 3 {
+		var results []<-chan result
+		for range 3 * keptWorkers {
+			results = append(results, p.order(order{Nr: unix.SYS_GETSID, Args: [6]uint64{foreignPID(1)}}))
+		}
+		if round == 0 {
+			eventually(t, "held calls", func() bool { return h.held.Load() == int64(len(results)) })
+			close(h.open)
+		}
+		for _, c := range results {
+			if r := wait(t, c); r.Errno != 0 || r.Ret != int64(testNode()) {
+				t.Errorf("%d, %v", r.Ret, r.Errno)
+			}
+		}
+		allFree(t, g)
+		eventually(t, "workers that stay", func() bool { return l.idle.Load() == keptWorkers })
+	}
+	if n := h.held.Load(); n != 9*keptWorkers {
+		t.Errorf("the handler was asked %d times", n)
+	}
+}
+
 // One user cannot take the slots of the others.
 func TestUserLimit(t *testing.T) {
 	const most = 5

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,17 +22,19 @@ var errNobody = errors.New("nobody has the filter")
 
 // listener is one filter's.
 type listener struct {
-	number uint64
-	file   *os.File // polled; closed when the calls have ended
-	raw    syscall.RawConn
-	fd     int            // of file
-	calls  sync.WaitGroup // Add only by the receiver
-	known  known
+	number  uint64
+	file    *os.File // polled; closed when the calls have ended
+	raw     syscall.RawConn
+	fd      int // of file
+	known   known
+	jobs    chan job       // closed when the receiver has ended
+	idle    atomic.Int32   // workers that wait for a job
+	workers sync.WaitGroup // Add only by the receiver
 }
 
 // newListener duplicates f, in a form that can be waited for without a thread.
 func newListener(f *os.File, number uint64, ids *identities) (*listener, error) {
-	l := &listener{number: number, known: known{ids: ids}}
+	l := &listener{number: number, known: known{ids: ids}, jobs: make(chan job)}
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -99,7 +102,8 @@ func (g *Gate) receive(l *listener, left []int) {
 	}
 	err := g.receiveAll(l)
 	l.known.close()
-	l.calls.Wait()
+	close(l.jobs)
+	l.workers.Wait()
 	g.mu.Lock()
 	delete(g.listeners, l.number)
 	_ = l.file.Close() // under mu: Close of the gate sets its deadline
