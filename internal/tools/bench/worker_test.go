@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -72,7 +73,7 @@ func TestWorker(t *testing.T) {
 	_ = w.in.Close()
 	awaitEnd(t, ended)
 	for _, pid := range held.PIDs {
-		if err := unix.Kill(pid, 0); err != unix.ESRCH {
+		if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
 			t.Errorf("process %d is still there: %v", pid, err)
 		}
 	}
