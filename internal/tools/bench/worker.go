@@ -36,8 +36,9 @@ type worker struct {
 	out   *os.File // replies come out
 	dec   *json.Decoder
 	stop  context.CancelFunc
-	ended chan error // how it ended, one message
-	pid   chan int   // of a worker apart, as the run sees it; one message
+	ended chan struct{} // closed when it ended; then end is how
+	end   error
+	pid   chan int // of a worker apart, as the run sees it; one message
 }
 
 // task and reply are the lines between the run and a worker.
@@ -72,7 +73,7 @@ func (s *site) startWorker(ctx context.Context, n id.Node, where place) (*worker
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(ctx)
-	w := &worker{name: name, in: inW, out: outR, dec: json.NewDecoder(outR), stop: stop, ended: make(chan error, 1), pid: make(chan int, 1)}
+	w := &worker{name: name, in: inW, out: outR, dec: json.NewDecoder(outR), stop: stop, ended: make(chan struct{}), pid: make(chan int, 1)}
 	l := s.lab
 	go func() {
 		var err error
@@ -86,8 +87,10 @@ func (s *site) startWorker(ctx context.Context, n id.Node, where place) (*worker
 				err = fmt.Errorf("it ended with status %d", code)
 			}
 		}
+		// Who reads finds the end of the pipe only after w.end is set.
+		w.end = err
+		close(w.ended)
 		_, _ = inR.Close(), outW.Close()
-		w.ended <- err
 	}()
 	return w, nil
 }
@@ -137,6 +140,11 @@ func (w *worker) do(ctx context.Context, job string, o order) (samples, error) {
 	}
 	var r reply
 	if err := w.dec.Decode(&r); err != nil {
+		select {
+		case <-w.ended:
+			err = errors.Join(err, w.end)
+		default:
+		}
 		return fail(err)
 	}
 	if r.Error != "" {

@@ -22,13 +22,13 @@ func obeying(t *testing.T) (w *worker, ended chan error) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	w = &worker{name: "a worker", in: inW, out: outR, dec: json.NewDecoder(outR), stop: stop, ended: make(chan error, 1)}
+	w = &worker{name: "a worker", in: inW, out: outR, dec: json.NewDecoder(outR), stop: stop, ended: make(chan struct{})}
 	ended = make(chan error, 1)
 	go func() {
 		err := obey(ctx, inR, outW)
 		_, _ = inR.Close(), outW.Close()
 		ended <- err
-		w.ended <- err
+		close(w.ended)
 	}()
 	t.Cleanup(w.close)
 	return w, ended
