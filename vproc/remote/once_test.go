@@ -306,7 +306,7 @@ func TestNodeFails(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		failures = n
-		w.peers.hook = func(string) error {
+		w.peers.setHook(func(string) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if failures--; failures < 0 {
@@ -316,7 +316,7 @@ func TestNodeFails(t *testing.T) {
 				then()
 			}
 			return err
-		}
+		})
 	}
 	unavailable := errno.New(errno.Unavailable, "call", 2, "the connection is lost")
 	fail(5, unavailable, nil)

@@ -20,12 +20,15 @@ import (
 type peers struct {
 	socket string
 	down   atomic.Bool
-	hook   func(method string) error // called before each call, if set
-	direct *Remote                   // node 2, if it is in this process
+	hook   atomic.Pointer[func(method string) error] // called before each call, if set
+	direct *Remote                                   // node 2, if it is in this process
 
 	mu     sync.Mutex
 	client *rpc.Client
 }
+
+// setHook also serves while calls are under way.
+func (p *peers) setHook(f func(method string) error) { p.hook.Store(&f) }
 
 func (p *peers) Nodes() []id.Node {
 	if p.down.Load() || p.socket == "" {
@@ -83,8 +86,8 @@ func (p *peers) Call(ctx context.Context, n id.Node, method string, req, reply p
 	if n != 2 || p.down.Load() {
 		return errno.New(errno.Unavailable, method, n, "down")
 	}
-	if p.hook != nil {
-		if err := p.hook(method); err != nil {
+	if hook := p.hook.Load(); hook != nil {
+		if err := (*hook)(method); err != nil {
 			return err
 		}
 	}

@@ -258,7 +258,7 @@ func TestPidfdLimits(t *testing.T) {
 	// A failure between the nodes does not end anything.
 	f := w.openPidfd(caller(0), pid, 0)
 	calls := make(chan struct{}, 100)
-	w.peers.hook = func(method string) error {
+	w.peers.setHook(func(method string) error {
 		if method == methodWait {
 			select {
 			case calls <- struct{}{}:
@@ -266,7 +266,7 @@ func TestPidfdLimits(t *testing.T) {
 			}
 		}
 		return errno.New(errno.Unavailable, "wait", 2, "the connection is lost")
-	}
+	})
 	w.m.files.again(2)
 	<-calls
 	<-calls

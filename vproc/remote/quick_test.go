@@ -3,6 +3,7 @@ package remote
 import (
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +19,13 @@ func TestQuick(t *testing.T) {
 	theirs := w.there(Start{Args: sleeps(), Session: true})
 	ours := w.here(Start{Args: sleeps()})
 	const down = 5<<id.PIDShift + 400 // of a node that is not there
-	asked := false
-	w.peers.hook = func(string) error { asked = true; return nil }
+	var asked atomic.Bool
+	w.peers.setHook(func(method string) error {
+		if method == methodCall { // not what watches the processes of pidfds
+			asked.Store(true)
+		}
+		return nil
+	})
 	const no = "not decided"
 	for _, c := range []struct {
 		name string
@@ -60,9 +66,9 @@ func TestQuick(t *testing.T) {
 		r := w.request(caller(alice), c.nr, c.args...)
 		little := *r
 		little.Caller = call.Caller{Node: 1, TID: r.Caller.TID, PGID: r.Caller.PGID}
-		asked = false
+		asked.Store(false)
 		o, ok := w.m.Quick(&little)
-		if asked {
+		if asked.Load() {
 			t.Errorf("%s: node 2 was asked", c.name)
 		}
 		got := no

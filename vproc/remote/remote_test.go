@@ -305,13 +305,13 @@ func TestClose(t *testing.T) {
 	here := w.here(Start{Args: sleeps()})
 	done := make(chan string)
 	started := make(chan struct{}, 1)
-	w.peers.hook = func(string) error {
+	w.peers.setHook(func(string) error {
 		select {
 		case started <- struct{}{}:
 		default:
 		}
 		return errno.New(errno.Unavailable, "call", 2, "the connection is lost")
-	}
+	})
 	go func() { done <- said(w.call(caller(0), call.Kill, pid, 0)) }()
 	<-started
 	fd := w.m.openHere(w.request(caller(0), call.PidfdOpen, here))
