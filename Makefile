@@ -34,15 +34,16 @@ lab: build ## three nodes on this machine and a shell on node 1
 deps: ## install by apt what the tests need, or say what is missing
 	@.ci/deps $(APT)
 
+# Not from the cache (-count=1): it does not know the binary that some tests build.
 test: deps build cross ## all tests
 	go vet ./...
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
-	go test -timeout 20m ./...
+	go test -count=1 -timeout 20m ./...
 	$(MAKE) test-race
 
 # The race detector is the one thing that needs cgo.
 test-race: deps ## all packages once more under the race detector
-	CGO_ENABLED=1 go test -race -short -timeout 20m ./...
+	CGO_ENABLED=1 go test -race -short -count=1 -timeout 20m ./...
 
 bench: build ## measure everything beside its peer, print a table
 	@.ci/deps openssh-server etcd-server etcd-client iproute2 procps pdsh strace git python3 gcc libc6-dev tar
