@@ -76,7 +76,7 @@ func (s *site) idleCPU(ctx context.Context) (Result, error) {
 	if err := pauseOf(ctx, idleSettle); err != nil {
 		return r, err
 	}
-	names := []string{roleInit, roleNode, roleSpawn}
+	names := []string{roleInit, roleNode, roleSpawn, roleMount}
 	byRole := func() ([]time.Duration, error) {
 		sums := make([]time.Duration, len(names))
 		for n := id.Node(1); n <= nodes; n++ {
@@ -239,7 +239,7 @@ func usage(pid int) (footprint, error) {
 
 // memory is a figure per role and one for all of them, the last, over the nodes.
 func (s *site) memory() ([]Result, error) {
-	names := []string{roleInit, roleNode, roleSpawn, ""}
+	names := []string{roleInit, roleNode, roleSpawn, roleMount, ""}
 	per := make([][]footprint, len(names)) // role, node
 	for n := id.Node(1); n <= nodes; n++ {
 		roles, err := s.roles(n)
@@ -247,7 +247,7 @@ func (s *site) memory() ([]Result, error) {
 			return nil, err
 		}
 		var sum footprint
-		for i, name := range names[:3] {
+		for i, name := range names[:len(names)-1] {
 			f, err := usage(roles[name])
 			if err != nil {
 				return nil, fmt.Errorf("role %s of node %d: %w", name, n, err)
@@ -255,10 +255,10 @@ func (s *site) memory() ([]Result, error) {
 			per[i] = append(per[i], f)
 			sum.add(f)
 		}
-		per[3] = append(per[3], sum)
+		per[len(names)-1] = append(per[len(names)-1], sum)
 	}
-	figures := []string{"memory of PID 1 (RSS)", "memory of the role node (RSS)", "memory of the role spawn (RSS)", "memory of all roles (sum of RSS)"}
-	budgets := [][]Budget{{{Limit: initBudget}}, nil, nil, {{Limit: memoryBudget}}}
+	figures := []string{"memory of PID 1 (RSS)", "memory of the role node (RSS)", "memory of the role spawn (RSS)", "memory of the role mount (RSS)", "memory of all roles (sum of RSS)"}
+	budgets := [][]Budget{{{Limit: initBudget}}, nil, nil, nil, {{Limit: memoryBudget}}}
 	var results []Result
 	for i := range names {
 		pick := func(get func(footprint) float64) Stats {

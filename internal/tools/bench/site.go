@@ -224,6 +224,7 @@ const (
 	roleInit  = "init"
 	roleNode  = "node"
 	roleSpawn = "spawn"
+	roleMount = "mount"
 )
 
 func (s *site) cgroup(n id.Node) string {
