@@ -8,7 +8,7 @@ import (
 
 // specVersion is the first byte of an encoded Spec; a later layout gets
 // another number.
-const specVersion = 2
+const specVersion = 3
 
 // Limits of the parts of a Spec, for the decoder.
 const (
@@ -53,6 +53,10 @@ func (s *Spec) Append(b []byte) ([]byte, error) {
 		session |= inBackground
 	}
 	b = append(b, session)
+	b = binary.BigEndian.AppendUint64(b, s.Ignored)
+	for _, v := range s.Place.numbers() {
+		b = binary.BigEndian.AppendUint32(b, uint32(*v))
+	}
 	if len(b)-start > MaxSpec {
 		return b[:start], fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, len(b)-start, MaxSpec)
 	}
@@ -100,6 +104,10 @@ func Decode(b []byte) (*Spec, error) {
 	}
 	session := r.byte()
 	s.Session, s.Background = session&inSession != 0, session&inBackground != 0
+	s.Ignored = r.uint(8)
+	for _, v := range s.Place.numbers() {
+		*v = int32(r.uint32())
+	}
 	if r.bad || len(r.b) != 0 || session&^(inSession|inBackground) != 0 {
 		return nil, errDecode
 	}
@@ -116,6 +124,8 @@ func (s *Spec) check() error {
 		return fmt.Errorf("%w: no such user or group", errDecode)
 	case s.Background && !s.Session:
 		return fmt.Errorf("%w: in the background of no session", errDecode)
+	case !s.Place.valid():
+		return fmt.Errorf("%w: its place among the processes", errDecode)
 	case s.Umask > 0o777 || s.Nice < -20 || s.Nice > 19:
 		return fmt.Errorf("%w: umask or nice value out of range", errDecode)
 	}

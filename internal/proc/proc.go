@@ -46,6 +46,14 @@ type Spec struct {
 	// Background puts the process of a Session into a background process group:
 	// it is stopped when it reads the terminal.
 	Background bool
+
+	// Ignored are the signals that it ignores at first: bit n-1 for signal n. Only
+	// the creator of processes that have a place does so.
+	Ignored uint64
+	// Place is where it stands; without one it gets a PID of its node, init is its
+	// parent, and it is what Session says. With one Session means only that file 0
+	// is the controlling terminal of Place.Session.
+	Place Place
 }
 
 // Exit is how a process ended.

@@ -11,7 +11,8 @@ import (
 func full() *Spec {
 	return &Spec{
 		Argv: []string{"ls", "", "\xff"}, Env: []string{"A=1", ""}, Dir: "/tmp", UID: 1, GID: 2, Groups: []uint32{3, 4},
-		Umask: 0o27, Nice: -5, Limits: []Rlimit{{7, 1, 1<<64 - 1}}, Session: true, Background: true,
+		Umask: 0o27, Nice: -5, Limits: []Rlimit{{7, 1, 1<<64 - 1}}, Session: true, Background: true, Ignored: 1 << 63,
+		Place: Place{PID: 70000, Parent: 70001, ParentGroup: 70002, ParentSession: 70003, Group: 70004, GroupParent: 70005, Session: 70006},
 	}
 }
 
@@ -43,6 +44,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"relative dir":   func(s *Spec) { s.Dir = "tmp" },
 		"nobody":         func(s *Spec) { s.UID = 1<<32 - 1 },
 		"background":     func(s *Spec) { s.Session = false },
+		"place":          func(s *Spec) { s.Place.Group = -1 },
+		"no parent":      func(s *Spec) { s.Place.Parent = 0 },
 		"umask":          func(s *Spec) { s.Umask = 0o1000 },
 		"nice":           func(s *Spec) { s.Nice = 20 },
 		"limit":          func(s *Spec) { s.Limits[0].Cur, s.Limits[0].Max = 2, 1 },
