@@ -51,8 +51,7 @@ func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster,
 	if err != nil {
 		return nil, err
 	}
-	foreign := func(pid id.PID) bool { return pid.Home() != c.Self() } // they act for a process of another node
-	if s.files, err = procfs.NewNode("/proc", c.Self(), foreign); err != nil {
+	if s.files, err = procfs.NewNode("/proc", c.Self(), nil, nil); err != nil {
 		s.remote.Close()
 		return nil, err
 	}

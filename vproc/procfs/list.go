@@ -126,6 +126,7 @@ func (t *tree) emit(r *fuse.Request, d *listing) {
 	}
 	if looked {
 		t.fresh.looked()
+		t.unsettle(d.items)
 	}
 	l.Send()
 }
@@ -286,12 +287,13 @@ func (t *tree) listRoot(ctx context.Context) ([]item, unix.Errno) {
 		return item{firstPID + uint64(pid), pidName(pid), node, unix.S_IFDIR}
 	}
 	slices.Sort(local)
+	t.settle(local)
 	for _, pid := range local {
 		for len(remote) > 0 && remote[0].pid < pid {
 			all = append(all, process(remote[0].pid, processID(remote[0].node, remote[0].pid).number()))
 			remote = remote[1:]
 		}
-		switch q, here := t.table.place(pid); {
+		switch q, here := t.place(pid); {
 		case len(remote) > 0 && remote[0].pid == pid: // it has another place there, too
 			if here {
 				remote = remote[1:]

@@ -196,27 +196,33 @@ func (t *tree) lookupRoot(r *fuse.Request) {
 // is local, is told at once; else its node is asked.
 func (t *tree) lookupPID(r *fuse.Request, pid id.PID) {
 	n, node := t.process(pid)
-	if n == 0 {
+	switch {
+	case n == 0:
 		node = pid.Home()
+	case node == 0: // it may be a surrogate, and more be known where its process lives
+		node = t.table.lives(pid)
 	}
 	polled, up := t.table.up(node)
 	switch {
 	case !up || n != 0 && time.Since(polled) < old:
-		t.tellPID(r, n)
+		t.tellPID(r, pid, n)
 	case n != 0:
 		t.wait(r, func(ctx context.Context) {
 			t.fresh.refresh(ctx, listWait, false, node)
 			n, _ := t.process(pid)
-			t.tellPID(r, n)
+			if n == 0 { // it may have moved
+				n = t.newcomer(ctx, r, pid)
+			}
+			t.tellPID(r, pid, n)
 		})
 	default:
-		t.wait(r, func(ctx context.Context) { t.tellPID(r, t.newcomer(ctx, r, pid)) })
+		t.wait(r, func(ctx context.Context) { t.tellPID(r, pid, t.newcomer(ctx, r, pid)) })
 	}
 }
 
 // newcomer is the node ID of a process elsewhere that is not known yet, 0 if its
 // home has none or does not tell within lookWait. It may exist and not be
-// published at once: then that is waited for. (That the number of a thread is good for the name of
+// published at once, or live on another node: then that is waited for. (That the number of a thread is good for the name of
 // a directory, too, is not so across nodes.)
 func (t *tree) newcomer(ctx context.Context, r *fuse.Request, pid id.PID) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, lookWait)
@@ -225,8 +231,8 @@ func (t *tree) newcomer(ctx context.Context, r *fuse.Request, pid id.PID) uint64
 	if e != 0 || string(statusLine(rep.GetData(), "Tgid")) != pidName(pid) {
 		return 0
 	}
-	for {
-		t.fresh.refresh(ctx, lookWait, true, pid.Home())
+	for nodes := []id.Node{pid.Home()}; ; nodes = t.table.nodes() {
+		t.fresh.refresh(ctx, lookWait, true, nodes...)
 		n, _ := t.process(pid)
 		if n != 0 || ctx.Err() != nil {
 			return n
@@ -239,11 +245,12 @@ func (t *tree) newcomer(ctx context.Context, r *fuse.Request, pid id.PID) uint64
 	}
 }
 
-func (t *tree) tellPID(r *fuse.Request, n uint64) {
+func (t *tree) tellPID(r *fuse.Request, pid id.PID, n uint64) {
 	if n == 0 {
 		r.Error(unix.ENOENT)
 		return
 	}
+	t.told(pid, n == localPID(pid))
 	t.found(r, n)
 }
 
@@ -253,7 +260,7 @@ func (t *tree) process(pid id.PID) (n uint64, node id.Node) {
 	q := t.table.find(pid)
 	if _, exists := t.local(pid); exists {
 		var here bool
-		if q, here = t.table.place(pid); here {
+		if q, here = t.place(pid); here {
 			return localPID(pid), 0
 		}
 	}

@@ -59,6 +59,8 @@ func TestMain(m *testing.M) {
 		}
 	case "local":
 		os.Exit(localRole())
+	case "itself":
+		os.Exit(itselfRole())
 	case "half":
 		os.Exit(halfRole(log))
 	}
@@ -110,6 +112,9 @@ type cluster struct {
 	mu      sync.Mutex
 	kept    map[string]*os.File
 	gone    bool // machine 2 has left
+	placed  map[id.PID]bool
+	here    []int32
+	away    []*Moved
 	slow    chan struct{}
 	changed chan struct{}
 	mount   *exec.Cmd
@@ -151,7 +156,14 @@ func (c *cluster) Watch() (*Cluster, <-chan struct{}) {
 	if c.gone {
 		now.Up, now.Files[0].Content = []uint32{1}, []byte("1 up\n")
 	}
+	now.Placed, now.Away = c.here, c.away
 	return now, c.changed
+}
+
+func (c *cluster) isPlaced(pid id.PID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.placed[pid]
 }
 
 // control is what a test in the view asks for.
@@ -185,11 +197,28 @@ func (c *cluster) control(_ context.Context, call *api.Call) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	pid := id.PID(0)
+	if len(p.Args) == 1 {
+		pid, _ = pidOf(p.Args[0])
+	}
+	changed := true
 	switch p.Do {
 	case "leave", "join":
 		c.gone = p.Do == "leave"
+	case "here": // the process of that PID lives on machine 1
+		c.here = append(c.here, int32(pid))
+	case "there": // on machine 2, which publishes it
+		c.placed[pid] = true
+	case "away": // and machine 1 knows that
+		c.away = append(c.away, &Moved{Pid: int32(pid), Node: 2})
+	default:
+		changed = false
+	}
+	if changed {
 		close(c.changed)
 		c.changed = make(chan struct{})
+	}
+	switch p.Do {
 	case "slow":
 		c.slow = make(chan struct{})
 	case "fast":
@@ -289,7 +318,7 @@ func machine1(log *slog.Logger) int {
 	if err := newMachine(1); err != nil {
 		return fatal("machine 1", err)
 	}
-	c := &cluster{dir: os.Getenv(dirEnv), kept: map[string]*os.File{}, changed: make(chan struct{})}
+	c := &cluster{dir: os.Getenv(dirEnv), kept: map[string]*os.File{}, placed: map[id.PID]bool{}, changed: make(chan struct{})}
 	// From outside: machine 2's /proc, and the connection to it.
 	proc, in, out := os.NewFile(3, "proc"), os.NewFile(4, "answers"), os.NewFile(5, "commands")
 	for _, f := range []*os.File{proc, in, out} {
@@ -299,7 +328,7 @@ func machine1(log *slog.Logger) int {
 	if err := c.in.Decode(&c.pids); err != nil {
 		return fatal("machine 2", err)
 	}
-	node, err := NewNode("/proc/self/fd/3", 2, nil)
+	node, err := NewNode("/proc/self/fd/3", 2, c.isPlaced, nil)
 	if err != nil {
 		return fatal("node", err)
 	}

@@ -27,9 +27,10 @@ const (
 type What int32
 
 const (
-	What_READ What = 0 // the content of a file
-	What_LINK What = 1 // where a symbolic link leads
-	What_LIST What = 2 // the names in a directory
+	What_READ  What = 0 // the content of a file
+	What_LINK  What = 1 // where a symbolic link leads
+	What_LIST  What = 2 // the names in a directory
+	What_WRITE What = 3 // data into a file, with one write(2); never asked twice
 )
 
 // Enum value maps for What.
@@ -38,11 +39,13 @@ var (
 		0: "READ",
 		1: "LINK",
 		2: "LIST",
+		3: "WRITE",
 	}
 	What_value = map[string]int32{
-		"READ": 0,
-		"LINK": 1,
-		"LIST": 2,
+		"READ":  0,
+		"LINK":  1,
+		"LIST":  2,
+		"WRITE": 3,
 	}
 )
 
@@ -392,6 +395,7 @@ type FetchRequest struct {
 	Pid           int32                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`  // 0: a file of the node
 	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"` // below the directory of the process
 	What          What                   `protobuf:"varint,4,opt,name=what,proto3,enum=ssi.vproc.procfs.What" json:"what,omitempty"`
+	Data          []byte                 `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"` // of WRITE
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -454,11 +458,19 @@ func (x *FetchRequest) GetWhat() What {
 	return What_READ
 }
 
+func (x *FetchRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type FetchReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Errno         uint32                 `protobuf:"varint,1,opt,name=errno,proto3" json:"errno,omitempty"` // what the kernel said; 0: well
 	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	Names         []string               `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
+	Written       uint32                 `protobuf:"varint,4,opt,name=written,proto3" json:"written,omitempty"` // of WRITE: how many bytes the kernel took
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -512,6 +524,13 @@ func (x *FetchReply) GetNames() []string {
 		return x.Names
 	}
 	return nil
+}
+
+func (x *FetchReply) GetWritten() uint32 {
+	if x != nil {
+		return x.Written
+	}
+	return 0
 }
 
 // Ask goes from role mount to role node.
@@ -675,6 +694,8 @@ type Cluster struct {
 	Up            []uint32               `protobuf:"varint,2,rep,packed,name=up,proto3" json:"up,omitempty"`         // the nodes that are UP
 	Files         []*File                `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty"`           // of /proc/cluster
 	Hidden        []int32                `protobuf:"varint,4,rep,packed,name=hidden,proto3" json:"hidden,omitempty"` // PIDs here that are no processes of anyone
+	Away          []*Moved               `protobuf:"bytes,5,rep,name=away,proto3" json:"away,omitempty"`             // PIDs of this node whose processes live elsewhere
+	Placed        []int32                `protobuf:"varint,6,rep,packed,name=placed,proto3" json:"placed,omitempty"` // PIDs of other nodes whose processes live here
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -737,6 +758,72 @@ func (x *Cluster) GetHidden() []int32 {
 	return nil
 }
 
+func (x *Cluster) GetAway() []*Moved {
+	if x != nil {
+		return x.Away
+	}
+	return nil
+}
+
+func (x *Cluster) GetPlaced() []int32 {
+	if x != nil {
+		return x.Placed
+	}
+	return nil
+}
+
+type Moved struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Node          uint32                 `protobuf:"varint,2,opt,name=node,proto3" json:"node,omitempty"` // where it lives
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Moved) Reset() {
+	*x = Moved{}
+	mi := &file_vproc_procfs_procfs_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Moved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Moved) ProtoMessage() {}
+
+func (x *Moved) ProtoReflect() protoreflect.Message {
+	mi := &file_vproc_procfs_procfs_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Moved.ProtoReflect.Descriptor instead.
+func (*Moved) Descriptor() ([]byte, []int) {
+	return file_vproc_procfs_procfs_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Moved) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Moved) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
 type File struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -747,7 +834,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_vproc_procfs_procfs_proto_msgTypes[9]
+	mi := &file_vproc_procfs_procfs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +846,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_procfs_procfs_proto_msgTypes[9]
+	mi := &file_vproc_procfs_procfs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +859,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_vproc_procfs_procfs_proto_rawDescGZIP(), []int{9}
+	return file_vproc_procfs_procfs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *File) GetName() string {
@@ -818,17 +905,19 @@ const file_vproc_procfs_procfs_proto_rawDesc = "" +
 	"\x06Caller\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\rR\x06groups\"\x92\x01\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\"\xa6\x01\n" +
 	"\fFetchRequest\x120\n" +
 	"\x06caller\x18\x01 \x01(\v2\x18.ssi.vproc.procfs.CallerR\x06caller\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12*\n" +
-	"\x04what\x18\x04 \x01(\x0e2\x16.ssi.vproc.procfs.WhatR\x04what\"L\n" +
+	"\x04what\x18\x04 \x01(\x0e2\x16.ssi.vproc.procfs.WhatR\x04what\x12\x12\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\"f\n" +
 	"\n" +
 	"FetchReply\x12\x14\n" +
 	"\x05errno\x18\x01 \x01(\rR\x05errno\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
-	"\x05names\x18\x03 \x03(\tR\x05names\"\xb1\x01\n" +
+	"\x05names\x18\x03 \x03(\tR\x05names\x12\x18\n" +
+	"\awritten\x18\x04 \x01(\rR\awritten\"\xb1\x01\n" +
 	"\x03Ask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\rR\x04node\x12\x1d\n" +
@@ -841,19 +930,25 @@ const file_vproc_procfs_procfs_proto_rawDesc = "" +
 	"\x04poll\x18\x02 \x01(\v2\x1b.ssi.vproc.procfs.PollReplyR\x04poll\x122\n" +
 	"\x05fetch\x18\x03 \x01(\v2\x1c.ssi.vproc.procfs.FetchReplyR\x05fetch\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x123\n" +
-	"\acluster\x18\x05 \x01(\v2\x19.ssi.vproc.procfs.ClusterR\acluster\"s\n" +
+	"\acluster\x18\x05 \x01(\v2\x19.ssi.vproc.procfs.ClusterR\acluster\"\xb8\x01\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04self\x18\x01 \x01(\rR\x04self\x12\x0e\n" +
 	"\x02up\x18\x02 \x03(\rR\x02up\x12,\n" +
 	"\x05files\x18\x03 \x03(\v2\x16.ssi.vproc.procfs.FileR\x05files\x12\x16\n" +
-	"\x06hidden\x18\x04 \x03(\x05R\x06hidden\"4\n" +
+	"\x06hidden\x18\x04 \x03(\x05R\x06hidden\x12+\n" +
+	"\x04away\x18\x05 \x03(\v2\x17.ssi.vproc.procfs.MovedR\x04away\x12\x16\n" +
+	"\x06placed\x18\x06 \x03(\x05R\x06placed\"-\n" +
+	"\x05Moved\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\rR\x04node\"4\n" +
 	"\x04File\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\acontent\x18\x02 \x01(\fR\acontent*$\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent*/\n" +
 	"\x04What\x12\b\n" +
 	"\x04READ\x10\x00\x12\b\n" +
 	"\x04LINK\x10\x01\x12\b\n" +
-	"\x04LIST\x10\x022\x93\x01\n" +
+	"\x04LIST\x10\x02\x12\t\n" +
+	"\x05WRITE\x10\x032\x93\x01\n" +
 	"\x06ProcFS\x12B\n" +
 	"\x04Poll\x12\x1d.ssi.vproc.procfs.PollRequest\x1a\x1b.ssi.vproc.procfs.PollReply\x12E\n" +
 	"\x05Fetch\x12\x1e.ssi.vproc.procfs.FetchRequest\x1a\x1c.ssi.vproc.procfs.FetchReplyB\x12Z\x10ssi/vproc/procfsb\x06proto3"
@@ -871,7 +966,7 @@ func file_vproc_procfs_procfs_proto_rawDescGZIP() []byte {
 }
 
 var file_vproc_procfs_procfs_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vproc_procfs_procfs_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_vproc_procfs_procfs_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_vproc_procfs_procfs_proto_goTypes = []any{
 	(What)(0),            // 0: ssi.vproc.procfs.What
 	(*PollRequest)(nil),  // 1: ssi.vproc.procfs.PollRequest
@@ -883,7 +978,8 @@ var file_vproc_procfs_procfs_proto_goTypes = []any{
 	(*Ask)(nil),          // 7: ssi.vproc.procfs.Ask
 	(*Tell)(nil),         // 8: ssi.vproc.procfs.Tell
 	(*Cluster)(nil),      // 9: ssi.vproc.procfs.Cluster
-	(*File)(nil),         // 10: ssi.vproc.procfs.File
+	(*Moved)(nil),        // 10: ssi.vproc.procfs.Moved
+	(*File)(nil),         // 11: ssi.vproc.procfs.File
 }
 var file_vproc_procfs_procfs_proto_depIdxs = []int32{
 	3,  // 0: ssi.vproc.procfs.PollReply.processes:type_name -> ssi.vproc.procfs.Process
@@ -894,16 +990,17 @@ var file_vproc_procfs_procfs_proto_depIdxs = []int32{
 	2,  // 5: ssi.vproc.procfs.Tell.poll:type_name -> ssi.vproc.procfs.PollReply
 	6,  // 6: ssi.vproc.procfs.Tell.fetch:type_name -> ssi.vproc.procfs.FetchReply
 	9,  // 7: ssi.vproc.procfs.Tell.cluster:type_name -> ssi.vproc.procfs.Cluster
-	10, // 8: ssi.vproc.procfs.Cluster.files:type_name -> ssi.vproc.procfs.File
-	1,  // 9: ssi.vproc.procfs.ProcFS.Poll:input_type -> ssi.vproc.procfs.PollRequest
-	5,  // 10: ssi.vproc.procfs.ProcFS.Fetch:input_type -> ssi.vproc.procfs.FetchRequest
-	2,  // 11: ssi.vproc.procfs.ProcFS.Poll:output_type -> ssi.vproc.procfs.PollReply
-	6,  // 12: ssi.vproc.procfs.ProcFS.Fetch:output_type -> ssi.vproc.procfs.FetchReply
-	11, // [11:13] is the sub-list for method output_type
-	9,  // [9:11] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	11, // 8: ssi.vproc.procfs.Cluster.files:type_name -> ssi.vproc.procfs.File
+	10, // 9: ssi.vproc.procfs.Cluster.away:type_name -> ssi.vproc.procfs.Moved
+	1,  // 10: ssi.vproc.procfs.ProcFS.Poll:input_type -> ssi.vproc.procfs.PollRequest
+	5,  // 11: ssi.vproc.procfs.ProcFS.Fetch:input_type -> ssi.vproc.procfs.FetchRequest
+	2,  // 12: ssi.vproc.procfs.ProcFS.Poll:output_type -> ssi.vproc.procfs.PollReply
+	6,  // 13: ssi.vproc.procfs.ProcFS.Fetch:output_type -> ssi.vproc.procfs.FetchReply
+	12, // [12:14] is the sub-list for method output_type
+	10, // [10:12] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_vproc_procfs_procfs_proto_init() }
@@ -917,7 +1014,7 @@ func file_vproc_procfs_procfs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vproc_procfs_procfs_proto_rawDesc), len(file_vproc_procfs_procfs_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,6 +40,7 @@ const (
 type Publisher struct {
 	self     id.Node
 	dir      *os.File // the plain proc(5) of the node
+	placed   func(id.PID) bool
 	hidden   func(id.PID) bool
 	boot     int64
 	files    []string
@@ -71,16 +72,17 @@ type ended struct {
 	pid id.PID
 }
 
-// NewPublisher publishes what is in the proc(5) at root for node self. hidden, if
-// not nil, tells which processes are not shown: stand-ins. It must not block. The
-// caller closes the publisher.
-func NewPublisher(root string, self id.Node, hidden func(id.PID) bool) (*Publisher, error) {
+// NewPublisher publishes what is in the proc(5) at root for node self: the processes
+// with PIDs of its window without those for which hidden is true, surrogates of what lives
+// elsewhere; and of the others those for which placed is true, which live here
+// under a PID of another node. Both may be nil (none) and must not block. The caller closes the publisher.
+func NewPublisher(root string, self id.Node, placed, hidden func(id.PID) bool) (*Publisher, error) {
 	d, err := os.Open(root)
 	if err != nil {
 		return nil, fmt.Errorf("open the process list: %w", err)
 	}
 	p := &Publisher{
-		self: self, dir: d, hidden: hidden, instance: rand.Uint64() | 1, turn: make(chan struct{}, 1),
+		self: self, dir: d, placed: placed, hidden: hidden, instance: rand.Uint64() | 1, turn: make(chan struct{}, 1),
 		procs: map[id.PID]*published{}, buf: make([]byte, 16<<10), path: make([]byte, 0, 64),
 	}
 	if p.boot, err = bootTime(d); err != nil {
@@ -217,12 +219,23 @@ func (p *Publisher) scanAs() error {
 	}
 	for _, name := range list {
 		pid, ok := pidOf(name)
-		if !ok || pid.Home() == 0 || p.hidden != nil && p.hidden(pid) {
+		if !ok || !p.shown(pid) {
 			continue
 		}
 		p.look(pid)
 	}
 	return nil
+}
+
+// shown reports whether a PID of this node is published.
+func (p *Publisher) shown(pid id.PID) bool {
+	switch pid.Home() {
+	case 0:
+		return false
+	case p.self:
+		return p.hidden == nil || !p.hidden(pid)
+	}
+	return p.placed != nil && p.placed(pid) // else a stand-in, or a stray
 }
 
 // look reads a process again if it may have changed. One that ends meanwhile is

@@ -95,7 +95,10 @@ func TestPublisher(t *testing.T) {
 	proc.process(two, "a", "a\x00")
 	proc.process(two+1, "standin", "")
 	proc.process(77, "low", "")
-	p, err := NewPublisher(proc.dir, 2, func(pid id.PID) bool { return pid == two+1 })
+	proc.process(tri, "placed", "")
+	proc.process(tri+1, "stray", "")
+	away := false // the first one lives elsewhere
+	p, err := NewPublisher(proc.dir, 2, func(pid id.PID) bool { return pid == tri }, func(pid id.PID) bool { return pid == two+1 || pid == two && away })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +111,7 @@ func TestPublisher(t *testing.T) {
 			return nil
 		}
 	}
-	first := pollUntil(t, p, nil, is(true, nil, two))
+	first := pollUntil(t, p, nil, is(true, nil, two, tri))
 	if first.GetBoot() != 1700000000 || !slices.Contains(first.GetFiles(), "statm") {
 		t.Errorf("%+v", first)
 	}
@@ -123,11 +126,13 @@ func TestPublisher(t *testing.T) {
 	last := pollUntil(t, p, next, is(false, []int32{two + 2}, two))
 	pollUntil(t, p, last, is(false, nil))
 	pollUntil(t, p, first, is(false, []int32{two + 2}, two)) // somebody who knows less
-	pollUntil(t, p, &PollReply{Instance: p.instance + 1, At: 3}, is(true, nil, two))
-	pollUntil(t, p, &PollReply{Instance: p.instance, At: 1 << 60}, is(true, nil, two))
+	pollUntil(t, p, &PollReply{Instance: p.instance + 1, At: 3}, is(true, nil, two, tri))
+	pollUntil(t, p, &PollReply{Instance: p.instance, At: 1 << 60}, is(true, nil, two, tri))
+	away = true
+	last = pollUntil(t, p, last, is(false, []int32{two}))
 	// More ends than are remembered: who is too far behind is told everything.
 	p.lost = last.GetAt() + 1
-	pollUntil(t, p, last, is(true, nil, two))
+	pollUntil(t, p, last, is(true, nil, tri))
 }
 
 // A long list comes in parts, and together they are all of it.
@@ -138,7 +143,7 @@ func TestPublisherParts(t *testing.T) {
 	for i := range n {
 		proc.process(two+i, "p", args)
 	}
-	p, err := NewPublisher(proc.dir, 2, nil)
+	p, err := NewPublisher(proc.dir, 2, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +243,7 @@ func TestFetcher(t *testing.T) {
 		<-f.slots
 	}
 	// Nobody waits longer than it has time.
-	p, err := NewPublisher(proc.dir, 2, nil)
+	p, err := NewPublisher(proc.dir, 2, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

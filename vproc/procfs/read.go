@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/fuse"
+	"ssi/internal/id"
 )
 
 // complete calls f with what n stands for and its content. A file that was read
@@ -62,11 +63,14 @@ func (t *tree) readlink(r *fuse.Request) {
 			r.Error(unix.ENOENT)
 			return
 		}
-		to := pidName(pid)
-		if r.Node == threadSelfID {
-			to += "/task/" + strconv.FormatUint(uint64(r.PID), 10)
+		if t.uncertain(pid) {
+			t.wait(r, func(context.Context) {
+				t.certain(pid)
+				t.readSelf(r, pid)
+			})
+			return
 		}
-		r.Data([]byte(to))
+		t.readSelf(r, pid)
 		return
 	}
 	o, ok := t.object(r.Node)
@@ -88,4 +92,12 @@ func (t *tree) readlink(r *fuse.Request) {
 			r.Data(a.data)
 		})
 	}
+}
+
+func (t *tree) readSelf(r *fuse.Request, pid id.PID) {
+	to := pidName(pid)
+	if r.Node == threadSelfID {
+		to += "/task/" + strconv.FormatUint(uint64(r.PID), 10)
+	}
+	r.Data([]byte(to))
 }

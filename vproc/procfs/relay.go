@@ -51,8 +51,8 @@ type Node struct {
 }
 
 // NewNode serves the proc(5) at root; see NewPublisher and NewFetcher.
-func NewNode(root string, self id.Node, hidden func(id.PID) bool) (*Node, error) {
-	p, err := NewPublisher(root, self, hidden)
+func NewNode(root string, self id.Node, placed, hidden func(id.PID) bool) (*Node, error) {
+	p, err := NewPublisher(root, self, placed, hidden)
 	if err != nil {
 		return nil, err
 	}

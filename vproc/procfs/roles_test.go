@@ -70,14 +70,23 @@ func machine2() int {
 			return 0
 		}
 		var a remoteAnswer
-		if args[0] == "start" {
+		switch args[0] {
+		case "start":
 			cmd := exec.Command(args[1], args[2:]...)
 			if err := cmd.Start(); err != nil {
 				return fatal("machine 2", err)
 			}
 			go func() { _ = cmd.Wait() }()
 			a.PID = cmd.Process.Pid
-		} else {
+		case "place":
+			pid, _ := strconv.Atoi(args[1])
+			cmd, err := startAs(2, pid, func() *exec.Cmd { return exec.Command(args[2], args[3:]...) })
+			if err != nil {
+				return fatal("machine 2", err)
+			}
+			go func() { _ = cmd.Wait() }()
+			a.PID = pid
+		default:
 			cmd := exec.Command(args[0], args[1:]...)
 			cmd.Env = toolEnv()
 			begun := time.Now()

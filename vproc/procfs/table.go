@@ -51,7 +51,9 @@ type Table struct {
 	peers  map[id.Node]*peer   // the nodes that are UP, without this one
 	guests map[id.PID]*process // those that live on another node than the home of their PID
 	hidden map[id.PID]bool
-	info   map[string][]byte // /proc/cluster
+	away   map[id.PID]id.Node // PIDs of this node: where their processes live
+	placed map[id.PID]bool    // PIDs of others: their processes live here
+	info   map[string][]byte  // /proc/cluster
 	infoAt time.Time
 }
 
@@ -92,15 +94,31 @@ func (t *Table) setCluster(c *Cluster) (s stale) {
 			t.peers[n] = &peer{procs: map[id.PID]*process{}}
 		}
 	}
-	t.hidden = map[id.PID]bool{}
-	for _, pid := range c.GetHidden() {
-		t.hidden[id.PID(pid)] = true
+	t.hidden = pidSet(c.GetHidden())
+	t.away = map[id.PID]id.Node{}
+	for _, m := range c.GetAway() {
+		t.away[id.PID(m.GetPid())] = id.Node(m.GetNode())
+	}
+	placed := t.placed
+	t.placed = pidSet(c.GetPlaced())
+	for pid := range t.placed {
+		if !placed[pid] { // its name may be known as that of its surrogate
+			s.gone = append(s.gone, &process{node: t.self, pid: pid})
+		}
 	}
 	t.info, t.infoAt = map[string][]byte{}, time.Now()
 	for _, f := range c.GetFiles() {
 		t.info[f.GetName()] = f.GetContent()
 	}
 	return s
+}
+
+func pidSet(list []int32) map[id.PID]bool {
+	set := make(map[id.PID]bool, len(list))
+	for _, pid := range list {
+		set[id.PID(pid)] = true
+	}
+	return set
 }
 
 func (t *Table) forget(q *process) {
@@ -329,20 +347,29 @@ func (t *Table) nodes() []id.Node {
 	return ns
 }
 
-// place says how a PID that exists on this node is to be shown: not at all
-// if it is a stand-in, as a local process, or, if a process has it that lives elsewhere,
-// as that one.
-func (t *Table) place(pid id.PID) (q *process, local bool) {
+// place says how a PID that exists on this node is to be shown: as a local process, or
+// as what is known of the one elsewhere that it stands for (nil: nothing). standin tells whether a PID
+// of another node is that of a stand-in; otherwise its process lives here, whatever other nodes tell.
+func (t *Table) place(pid id.PID, standin func(id.PID) bool) (q *process, local bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	q = t.get(pid)
-	switch {
-	case t.hidden[pid]:
+	q, self, hidden := t.get(pid), t.self, t.hidden[pid]
+	t.mu.Unlock()
+	switch home := pid.Home(); {
+	case hidden:
 		return q, false
-	case q != nil && q.node == pid.Home(): // it came here by remote execution, and at home is its surrogate
+	case home == self: // else it is a surrogate; until the other node tells of the process, all there is
+		return q, q == nil
+	case home == 0 || !standin(pid):
 		return nil, true
 	}
-	return q, q == nil
+	return q, false
+}
+
+// lives is the node on which the process of a PID of this node lives, 0 if it is here.
+func (t *Table) lives(pid id.PID) id.Node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.away[pid]
 }
 
 // clusterFile is a file of /proc/cluster.

@@ -82,11 +82,23 @@ func TestTable(t *testing.T) {
 	}
 	// One from here lives there: what has its PID here is a surrogate.
 	apply(2, &PollReply{Instance: 2, At: 4, Processes: []*Process{message(one, "away")}}, []int{one}, []int{one})
-	if q, local := tab.place(one); local || q == nil || q.node != 2 {
-		t.Errorf("a process that lives elsewhere: %+v, local %v", q, local)
-	}
-	if q, local := tab.place(one + 1); !local || q != nil {
-		t.Errorf("a local process: %+v, local %v", q, local)
+	standin := func(pid id.PID) bool { return pid == two+1 || pid == tri+1 }
+	for _, c := range []struct {
+		pid   id.PID
+		node  id.Node
+		local bool
+	}{
+		{one, 2, false},     // its surrogate
+		{one + 1, 0, true},  // one of this node
+		{77, 0, true},       // below the windows
+		{tri, 0, true},      // placed here, whatever its home and node 2 say
+		{two + 1, 2, false}, // stands for one of node 2
+		{tri + 1, 0, false}, // stands for one that nobody knows
+	} {
+		q, local := tab.place(c.pid, standin)
+		if local != c.local || (q == nil) != (c.node == 0) || q != nil && q.node != c.node {
+			t.Errorf("%d is %+v, local %v; want that of node %d, %v", c.pid, q, local, c.node, c.local)
+		}
 	}
 	// The node leaves: the surrogate at home shows again.
 	s := tab.setCluster(newCluster(1, 3))
@@ -99,12 +111,19 @@ func TestTable(t *testing.T) {
 	}
 	apply(2, &PollReply{Instance: 2, At: 5, Processes: []*Process{message(two, "late")}}, nil, nil) // an answer after that
 	list(tri)
-	// Stand-ins are not shown.
+	// What the role node knows of the PIDs of this one, and of others that live here.
 	c := newCluster(1, 3)
-	c.Hidden = []int32{one}
-	tab.setCluster(c)
-	if q, local := tab.place(one); local || q != nil {
-		t.Errorf("a stand-in: %+v, local %v", q, local)
+	c.Hidden, c.Away, c.Placed = []int32{one}, []*Moved{{Pid: one + 1, Node: 3}}, []int32{two}
+	for _, want := range [][]int{{two}, nil} { // the names of those that came are told once
+		if got := pids(tab.setCluster(c).gone); !slices.Equal(got, want) {
+			t.Errorf("gone %v, want %v", got, want)
+		}
+	}
+	if q, local := tab.place(one, standin); local || q != nil {
+		t.Errorf("nobody's: %+v, local %v", q, local)
+	}
+	if n := tab.lives(one + 1); n != 3 || tab.lives(one) != 0 {
+		t.Errorf("it lives on node %d", n)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/fuse"
+	"ssi/internal/id"
 )
 
 const (
@@ -47,6 +48,7 @@ type tree struct {
 	slow    map[uint32]int    // requests that wait, by user
 	waiting int               // their sum
 	statics map[uint64]string // names of kindStatic
+	settled map[id.PID]bool   // see place.go
 	forget  map[string]uint64 // names that the kernel is to forget, and their directory; see forgetter
 	wake    chan struct{}     // of capacity 1: there are some
 	held    *stale            // not nil: what to tell later
@@ -56,7 +58,7 @@ func newTree(ctx context.Context, conn *fuse.Conn, table *Table, peers Peers, re
 	t := &tree{
 		conn: conn, table: table, peers: peers, real: real, bound: map[string]bool{}, ids: ownIDs(real), ctx: ctx,
 		answers: newAnswers(), lists: newListings(),
-		slow: map[uint32]int{}, statics: map[uint64]string{}, forget: map[string]uint64{}, wake: make(chan struct{}, 1),
+		slow: map[uint32]int{}, statics: map[uint64]string{}, settled: map[id.PID]bool{}, forget: map[string]uint64{}, wake: make(chan struct{}, 1),
 	}
 	for _, name := range bound {
 		t.bound[name] = true
@@ -161,8 +163,13 @@ func (t *tree) tell(s stale) {
 	if len(s.gone) == 0 {
 		return
 	}
+	t.forgetNames(s.gone)
+}
+
+// forgetNames has the forgetter make the kernel forget the names of processes.
+func (t *tree) forgetNames(gone []*process) {
 	t.mu.Lock()
-	for _, q := range s.gone {
+	for _, q := range gone {
 		t.forget[pidName(q.pid)] = rootID
 	}
 	t.mu.Unlock()
