@@ -232,6 +232,19 @@ func (a *answers) do(ctx context.Context, r *call.Request, run func(*slot) (call
 	return reply, err
 }
 
+// knows tells whether the call that o names was begun here.
+func (a *answers) knows(o call.Origin) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r, err := a.ring(o.Node)
+	if err != nil {
+		return false
+	}
+	key := origin{o.Incarnation, o.Seq}
+	_, known := r.at[key]
+	return known
+}
+
 // begin finds out what is known of o. If it is to be done, done ends that; s is
 // nil if it must not be done.
 func (a *answers) begin(ctx context.Context, n id.Node, o origin) (s *slot, done func(), err error) {

@@ -19,31 +19,32 @@ const (
 	maxPause   = 200 * time.Millisecond
 )
 
-// ask has node n execute a call. While the node is UP and does not answer, because
+// ask has node n execute a call. If it says that the process lives elsewhere, to is
+// where, and nothing was done; otherwise to is 0. While the node is UP and does not answer, because
 // its daemon is being started anew, the call is repeated: it is done once.
-func (m *Remote) ask(ctx context.Context, n id.Node, a ask) call.Reply {
+func (m *Remote) ask(ctx context.Context, n id.Node, a ask) (reply call.Reply, to id.Node) {
 	req := &wrapperspb.BytesValue{Value: a.encode()}
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		var answer wrapperspb.BytesValue
 		err := m.cfg.Peers.Call(ctx, n, methodCall, req, &answer)
 		if err == nil {
-			reply, err := call.DecodeReply(answer.GetValue())
+			reply, to, err := decodeAnswer(answer.GetValue())
 			if err != nil {
 				m.log.Error("an answer that is none", "op", a.r.Nr.String(), "peer", n, "err", err)
-				return call.Reply{Errno: unix.EIO}
+				return call.Reply{Errno: unix.EIO}, 0
 			}
-			return reply
+			return reply, to
 		}
 		if !m.up(n) {
-			return call.Reply{Errno: unix.ESRCH} // with the node its processes have ended
+			return call.Reply{Errno: unix.ESRCH}, 0 // with the node its processes have ended
 		}
 		if !again(err) {
 			m.log.Error("a call to another node failed", "op", a.r.Nr.String(), "peer", n, "err", err)
-			return call.Reply{Errno: errnoFor(err)}
+			return call.Reply{Errno: errnoFor(err)}, 0
 		}
 		select {
 		case <-ctx.Done():
-			return call.Reply{Errno: unix.ETIMEDOUT}
+			return call.Reply{Errno: unix.ETIMEDOUT}, 0
 		case <-time.After(pause):
 		}
 	}

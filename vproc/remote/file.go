@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,15 +18,17 @@ import (
 // entry is a pidfd of a process elsewhere that was given out. Its name holds all
 // of it:
 //
-//	w|e USER.PID.THREAD.BOOT.NUMBER.SERIAL
+//	w|e USER.PID.THREAD.BOOT.NUMBER.SERIAL[.NODE]
 //
 // w: it is watched; e: the process has ended. Numbers are hexadecimal, the serial
-// tells apart pidfds of one process.
+// tells apart pidfds of one process. NODE is where it lives, if that is not where its
+// PID is from.
 type entry struct {
 	ended  bool
 	user   uint32
 	target target
 	serial uint64
+	node   id.Node
 }
 
 func (e *entry) name() string {
@@ -36,7 +39,11 @@ func (e *entry) name() string {
 	if e.target.thread {
 		thread = 1
 	}
-	return fmt.Sprintf("%s%x.%x.%x.%x.%x.%x", state, e.user, e.target.pid, thread, e.target.boot, e.target.number, e.serial)
+	s := fmt.Sprintf("%s%x.%x.%x.%x.%x.%x", state, e.user, e.target.pid, thread, e.target.boot, e.target.number, e.serial)
+	if e.node != id.PID(e.target.pid).Home() {
+		s += fmt.Sprintf(".%x", uint16(e.node))
+	}
+	return s
 }
 
 // parseName reads what name wrote, and nothing else.
@@ -46,21 +53,31 @@ func parseName(s string) (*entry, bool) {
 	var thread int
 	n, err := fmt.Sscanf(s, "%c%x.%x.%x.%x.%x.%x", &state, &e.user, &e.target.pid, &thread, &e.target.boot, &e.target.number, &e.serial)
 	e.ended, e.target.thread = state == 'e', thread == 1
+	e.node = id.PID(e.target.pid).Home()
+	if f := strings.Split(s, "."); len(f) == 7 {
+		node, nerr := strconv.ParseUint(f[6], 16, 16)
+		if e.node = id.Node(node); nerr != nil || !e.node.Valid() {
+			return nil, false
+		}
+	}
 	return &e, err == nil && n == 7 && e.target.pid > 0 && e.name() == s
 }
 
 // openFile opens a pidfd of a process of another node.
-func (m *Remote) openFile(ctx context.Context, r *call.Request, home id.Node) call.Outcome {
-	reply := m.ask(ctx, home, ask{r: r})
+func (m *Remote) openFile(ctx context.Context, r *call.Request, pid id.PID) call.Outcome {
+	reply, at := m.askPlace(ctx, pid, m.place(pid), ask{r: r})
+	if at == m.self {
+		return call.Outcome{Continue: true}
+	}
 	if reply.Errno != 0 {
 		return call.Outcome{Reply: call.Reply{Errno: reply.Errno}}
 	}
 	t, err := decodeTarget(reply.Out)
 	if err != nil || t.pid != r.Int(0) {
-		m.log.Error("an answer that is none", "op", r.Nr.String(), "peer", home, "err", err)
+		m.log.Error("an answer that is none", "op", r.Nr.String(), "peer", at, "err", err)
 		return call.Fail(unix.EIO)
 	}
-	f, err := m.files.add(r.Caller.UID, t, r.Args[1]&unix.PIDFD_NONBLOCK != 0)
+	f, err := m.files.add(r.Caller.UID, t, at, r.Args[1]&unix.PIDFD_NONBLOCK != 0)
 	if err != nil {
 		if e := errnoOf(err); e != unix.EMFILE && e != unix.ENFILE {
 			m.log.Error("a pidfd cannot be made", "op", "remote", "err", err)
@@ -77,11 +94,14 @@ func (m *Remote) toFile(ctx context.Context, r *call.Request) call.Outcome {
 	if e == nil {
 		return call.Outcome{Continue: true}
 	}
-	home := id.PID(e.target.pid).Home()
-	if e.ended || !m.up(home) {
+	if e.ended || !m.up(e.node) {
 		return call.Fail(unix.ESRCH)
 	}
-	return call.Outcome{Reply: m.ask(ctx, home, ask{file: &e.target, r: r})}
+	reply, to := m.ask(ctx, e.node, ask{file: &e.target, r: r})
+	if to != 0 { // it was there when it was opened
+		return call.Fail(unix.ESRCH)
+	}
+	return call.Outcome{Reply: reply}
 }
 
 // find recognises a file that add made: it is, by its own inode, in the directory,

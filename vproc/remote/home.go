@@ -51,6 +51,9 @@ func (m *Remote) ServeCall(ctx context.Context, from id.Node, b []byte) ([]byte,
 		return nil, m.errClosed("call")
 	}
 	defer leave()
+	if n, ok := m.elsewhere(a.r); ok {
+		return encodeMoved(n), nil
+	}
 	if !m.mine(a.r, a.file) {
 		return new(call.Reply{Errno: unix.ESRCH}).Append(nil), nil
 	}
@@ -85,13 +88,13 @@ func (m *Remote) admit(from id.Node, r *call.Request) error {
 func (m *Remote) mine(r *call.Request, file *target) bool {
 	switch t := r.Target(); t.Kind {
 	case call.OfProcess:
-		return id.PID(t.ID).Home() == m.self
+		return m.executes(id.PID(t.ID))
 	case call.OfGroup:
 		return t.ID < 1<<31 && id.PID(t.ID).Home() != 0
 	case call.OfUser, call.Everyone:
 		return true
 	case call.ByFile:
-		return file != nil && id.PID(file.pid).Home() == m.self
+		return file != nil && m.executes(id.PID(file.pid))
 	}
 	return false
 }

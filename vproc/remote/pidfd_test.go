@@ -147,10 +147,10 @@ func TestPidfdOfAnotherProcess(t *testing.T) {
 		x := e.target
 		change(&x)
 		r := w.request(caller(0), call.PidfdSendSignal, 3, 9)
-		if reply := w.m.ask(t.Context(), 2, ask{file: &x, r: r}); reply.Errno != unix.ESRCH {
+		if reply, _ := w.m.ask(t.Context(), 2, ask{file: &x, r: r}); reply.Errno != unix.ESRCH {
 			t.Errorf("%+v: %+v", x, reply)
 		}
-		places, err := w.m.askWait(t.Context(), 2, []*entry{{target: x}, {target: e.target}})
+		places, err := w.m.askWait(t.Context(), 2, []*entry{{target: x, node: 2}, {target: e.target, node: 2}})
 		if err != nil || fmt.Sprint(places) != "[0]" {
 			t.Errorf("wait for %+v: %v, %v", x, places, err)
 		}
@@ -230,7 +230,7 @@ func TestPidfdLimits(t *testing.T) {
 		}
 	}()
 	for i := range userFiles {
-		f, err := w.m.files.add(alice, e.target, false)
+		f, err := w.m.files.add(alice, e.target, 2, false)
 		if err != nil {
 			t.Fatalf("the file %d: %v", i, err)
 		}
@@ -300,14 +300,15 @@ func TestPidfdForged(t *testing.T) {
 
 func TestName(t *testing.T) {
 	for _, e := range []entry{
-		{user: 0, target: target{pid: 70000, boot: 1<<64 - 1, number: 5}, serial: 9},
+		{user: 0, target: target{pid: 70000, boot: 1<<64 - 1, number: 5}, serial: 9, node: 2},
+		{user: 0, target: target{pid: 70000, boot: 1<<64 - 1, number: 5}, serial: 9, node: 127},
 		{ended: true, user: 1<<32 - 2, target: target{pid: 1, thread: true, boot: 0, number: 1 << 63}, serial: 1 << 63},
 	} {
 		if got, ok := parseName(e.name()); !ok || *got != e {
 			t.Errorf("%s: %+v, %v, want %+v", e.name(), got, ok, e)
 		}
 	}
-	for _, s := range []string{"", "lock", "w", "w0.1.0.0.0", "w0.1.0.0.0.0 ", "w00.1.0.0.0.0", "x0.1.0.0.0.0", "w0.0.0.0.0.0", "w0.-1.0.0.0.0", "w0.1.2.0.0.0"} {
+	for _, s := range []string{"", "lock", "w", "w0.1.0.0.0", "w0.1.0.0.0.0 ", "w00.1.0.0.0.0", "x0.1.0.0.0.0", "w0.0.0.0.0.0", "w0.-1.0.0.0.0", "w0.1.2.0.0.0", "w0.11170.0.0.0.0.2", "w0.11170.0.0.0.0.0", "w0.11170.0.0.0.0.80", "w0.11170.0.0.0.0.03", "w0.11170.0.0.0.0.3.", "w0.11170.0.0.0.0.3.3"} {
 		if e, ok := parseName(s); ok {
 			t.Errorf("%q is %+v", s, e)
 		}
@@ -317,6 +318,7 @@ func TestName(t *testing.T) {
 func FuzzName(f *testing.F) {
 	f.Add("w0.1.0.0.0.0")
 	f.Add("e7.ffff.1.1.2.3")
+	f.Add("w0.11170.0.1.2.3.7f")
 	f.Fuzz(func(t *testing.T, s string) {
 		if e, ok := parseName(s); ok && e.name() != s {
 			t.Errorf("%q is named %q", s, e.name())

@@ -39,7 +39,7 @@ func (m *Remote) quickProcess(r *call.Request, pid id.PID) (o call.Outcome, ok b
 		return m.quickRefuse(r)
 	case m.native(pid):
 		return call.Outcome{Continue: true}, true
-	case !m.up(pid.Home()):
+	case !m.up(m.place(pid)):
 		return absent(int(pid)), true
 	}
 	return call.Outcome{}, false
@@ -52,7 +52,7 @@ func (m *Remote) quickRefuse(r *call.Request) (o call.Outcome, ok bool) {
 	for _, pid := range pids {
 		switch {
 		case m.native(pid):
-		case !m.up(pid.Home()):
+		case !m.up(m.place(pid)):
 			return absent(int(pid)), true
 		default:
 			return call.Outcome{}, false
@@ -60,9 +60,6 @@ func (m *Remote) quickRefuse(r *call.Request) (o call.Outcome, ok bool) {
 	}
 	return call.Outcome{Continue: true}, true
 }
-
-// native tells whether a process can be of this node only.
-func (m *Remote) native(pid id.PID) bool { return pid.Home() == 0 || pid.Home() == m.self }
 
 // absent is the outcome of a call that means a process which is nowhere. This
 // kernel has none either and knows what it says then, by the other arguments too;

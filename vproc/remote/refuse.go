@@ -57,14 +57,13 @@ func refusal(r *call.Request) (pids []id.PID, e unix.Errno) {
 func (m *Remote) refuse(ctx context.Context, r *call.Request) call.Outcome {
 	pids, e := refusal(r)
 	for _, pid := range pids {
-		home := pid.Home()
 		if m.native(pid) {
 			continue
 		}
-		if !m.up(home) {
+		if !m.up(m.place(pid)) {
 			return absent(int(pid))
 		}
-		if reply := m.exists(ctx, r, home, pid); reply.Errno != 0 {
+		if reply := m.exists(ctx, r, pid); reply.Errno != 0 {
 			return call.Outcome{Reply: reply}
 		}
 	}
@@ -76,8 +75,9 @@ func (m *Remote) refuse(ctx context.Context, r *call.Request) call.Outcome {
 	return call.Fail(e)
 }
 
-// exists asks whether a node has a process or thread.
-func (m *Remote) exists(ctx context.Context, r *call.Request, home id.Node, pid id.PID) call.Reply {
+// exists asks whether there is a process or thread.
+func (m *Remote) exists(ctx context.Context, r *call.Request, pid id.PID) call.Reply {
 	q := &call.Request{Nr: call.Getpgid, Args: [6]uint64{uint64(pid)}, Caller: r.Caller, Origin: r.Origin}
-	return m.ask(ctx, home, ask{r: q})
+	reply, _ := m.askPlace(ctx, pid, m.place(pid), ask{r: q})
+	return reply
 }

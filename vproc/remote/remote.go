@@ -38,6 +38,12 @@ type Config struct {
 	// here for a process of another node. PID 1 is safe by the kernel. It is asked for
 	// each such call.
 	Protected func() []int
+	// Lives, if set, tells what this node knows by itself of processes that do not live
+	// in the window of their PID: this node for a PID of another one that was placed here,
+	// and the other node for a PID of this one whose process was placed there, so that
+	// something here (its surrogate) holds its number. ok is false for all others. It is
+	// asked for nearly each call and must not wait.
+	Lives func(pid id.PID) (n id.Node, ok bool)
 	// Name is that of the cluster, and Members its membership, for the cluster's own
 	// calls.
 	Name    string
@@ -153,7 +159,7 @@ func (m *Remote) Handle(ctx context.Context, r *call.Request) call.Outcome {
 	}
 	switch t := r.Target(); t.Kind {
 	case call.OfProcess:
-		return m.toProcess(ctx, r, id.PID(t.ID).Home())
+		return m.toProcess(ctx, r, id.PID(t.ID))
 	case call.ByFile:
 		return m.toFile(ctx, r)
 	default:
@@ -161,13 +167,20 @@ func (m *Remote) Handle(ctx context.Context, r *call.Request) call.Outcome {
 	}
 }
 
-// toProcess is for a call that means a process of another node.
-func (m *Remote) toProcess(ctx context.Context, r *call.Request, home id.Node) call.Outcome {
+// toProcess is for a call that means a process of another node. A surrogate means
+// itself by its own PID.
+func (m *Remote) toProcess(ctx context.Context, r *call.Request, pid id.PID) call.Outcome {
 	switch {
 	case manner(r) == refused:
 		return m.refuse(ctx, r)
+	case id.PID(r.Caller.PID) == pid:
+		return call.Outcome{Continue: true}
 	case r.Nr == call.PidfdOpen:
-		return m.openFile(ctx, r, home)
+		return m.openFile(ctx, r, pid)
 	}
-	return call.Outcome{Reply: m.ask(ctx, home, ask{r: r})}
+	reply, at := m.askPlace(ctx, pid, m.place(pid), ask{r: r})
+	if at == m.self {
+		return call.Outcome{Continue: true}
+	}
+	return call.Outcome{Reply: reply}
 }

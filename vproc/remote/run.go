@@ -14,11 +14,13 @@ import (
 
 // identity is the caller of r for a deputy here.
 //
-// Its PID is taken if it is one that only its node gives out; the PID of a process
-// of window 0 says nothing here, and on the caller's own node the caller has it.
+// Its PID is taken if it means it here: the PID of a process of window 0 says nothing
+// here, on the caller's own node the caller has it, and at the home of one that was
+// placed its surrogate. If something stands for the caller here, the deputy gets
+// another PID.
 func (m *Remote) identity(c *call.Caller) sys.Identity {
 	who := sys.Identity{UID: c.UID, EUID: c.EUID, GID: c.GID, EGID: c.EGID, Groups: c.Groups, Caps: c.Caps & m.caps}
-	if c.Node != m.self && id.PID(c.PID).Home() == c.Node {
+	if home := id.PID(c.PID).Home(); c.Node != m.self && home != 0 && home != m.self {
 		who.PID = int(c.PID)
 	}
 	return who

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ssi/internal/id"
 	"ssi/vproc/call"
 )
 
@@ -30,7 +31,12 @@ func (m *Remote) askOthers(ctx context.Context, r *call.Request) []call.Reply {
 			replies[i].Errno = unix.ESRCH // it has its turn
 			continue
 		}
-		wg.Go(func() { replies[i] = m.ask(ctx, n, ask{r: r}) })
+		wg.Go(func() {
+			var to id.Node
+			if replies[i], to = m.ask(ctx, n, ask{r: r}); to != 0 { // nobody lives elsewhere for all of a group
+				replies[i] = call.Reply{Errno: unix.EIO}
+			}
+		})
 	}
 	wg.Wait()
 	return replies

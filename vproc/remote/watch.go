@@ -72,7 +72,7 @@ func (m *Remote) openFiles(dir string) (*files, error) {
 	defer f.mu.Unlock()
 	for e := range f.entries {
 		if !e.ended {
-			f.watch(id.PID(e.target.pid).Home())
+			f.watch(e.node)
 		} else if err := f.tell(e); err != nil {
 			f.log.Error("the end of a process cannot be told", "op", "remote", "err", err)
 		}
@@ -88,8 +88,8 @@ func (f *files) close() {
 	f.wg.Wait()
 }
 
-// add makes a pidfd of t for a user.
-func (f *files) add(user uint32, t target, nonblock bool) (*os.File, error) {
+// add makes a pidfd of t, which lives on node n, for a user.
+func (f *files) add(user uint32, t target, n id.Node, nonblock bool) (*os.File, error) {
 	if f.full(user) != nil {
 		f.sweep()
 	}
@@ -102,13 +102,13 @@ func (f *files) add(user uint32, t target, nonblock bool) (*os.File, error) {
 		return nil, err
 	}
 	f.serial++
-	e := &entry{user: user, target: t, serial: f.serial}
+	e := &entry{user: user, target: t, serial: f.serial, node: n}
 	file, err := f.make(e, nonblock)
 	if err != nil {
 		return nil, err
 	}
 	f.entries[e] = true
-	f.watch(id.PID(t.pid).Home())
+	f.watch(n)
 	return file, nil
 }
 
@@ -218,7 +218,7 @@ func (f *files) next(n id.Node, w *watcher) (entries []*entry, ctx context.Conte
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for e := range f.entries {
-		if id.PID(e.target.pid).Home() != n {
+		if e.node != n {
 			continue
 		}
 		if !e.ended {

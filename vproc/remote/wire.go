@@ -4,12 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"ssi/internal/id"
 	"ssi/vproc/call"
 )
 
 // The methods of the service, both with google.protobuf.BytesValue each way.
 const (
-	// methodCall executes a call: an encoded ask, and an encoded call.Reply.
+	// methodCall executes a call: an encoded ask, and an answer.
 	methodCall = "ssi.vproc.Remote/Call"
 	// methodWait waits for the end of processes: encoded targets, and the places of
 	// those in the list that have ended, unsigned varints; none after waitTime.
@@ -89,6 +90,33 @@ func decodeAsk(b []byte) (a ask, err error) {
 		return ask{}, errWire
 	}
 	return a, nil
+}
+
+// An answer is an encoded call.Reply; or it says that the process lives on another
+// node, and nothing was done: the number of that node (signed varint), where a reply
+// has its result, and where that has its error number (unsigned varint) one that is
+// none and counts versions of this form. To a node that does not know it, it is no
+// answer.
+const moved1 = 4096
+
+func encodeMoved(n id.Node) []byte {
+	return binary.AppendUvarint(binary.AppendVarint(nil, int64(n)), moved1)
+}
+
+// decodeAnswer reads an answer; to is 0 in a reply.
+func decodeAnswer(b []byte) (reply call.Reply, to id.Node, err error) {
+	reply, err = call.DecodeReply(b)
+	if err == nil {
+		return reply, 0, nil
+	}
+	n, size := binary.Varint(b)
+	if size <= 0 || n < 1 || n > int64(id.MaxNode) {
+		return call.Reply{}, 0, errWire
+	}
+	if kind, rest := binary.Uvarint(b[size:]); kind != moved1 || size+rest != len(b) {
+		return call.Reply{}, 0, errWire
+	}
+	return call.Reply{}, id.Node(n), nil
 }
 
 // maxTargets is how many processes one Wait waits for.

@@ -2,9 +2,13 @@ package remote
 
 import (
 	"bytes"
+	"encoding/binary"
 	"reflect"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/id"
 	"ssi/internal/sys"
 	"ssi/vproc/call"
 )
@@ -36,6 +40,52 @@ func TestPlaces(t *testing.T) {
 	if got, err := decodePlaces(nil, 5); err != nil || got != nil {
 		t.Errorf("%v, %v", got, err)
 	}
+}
+
+// What tells of another node is no reply, and the other way round.
+func TestAnswer(t *testing.T) {
+	for n := id.Node(1); n <= id.MaxNode; n++ {
+		b := encodeMoved(n)
+		if reply, to, err := decodeAnswer(b); err != nil || to != n || !reflect.DeepEqual(reply, call.Reply{}) {
+			t.Errorf("node %d: %+v, %d, %v", n, reply, to, err)
+		}
+		if _, err := call.DecodeReply(b); err == nil {
+			t.Errorf("node %d: it is a reply", n)
+		}
+	}
+	want := call.Reply{Ret: 2, Errno: unix.EPERM, Out: []byte{1}}
+	if reply, to, err := decodeAnswer(want.Append(nil)); err != nil || to != 0 || !reflect.DeepEqual(reply, want) {
+		t.Errorf("%+v, %d, %v", reply, to, err)
+	}
+	for _, n := range []int64{0, -1, int64(id.MaxNode) + 1, 1<<16 + 2} {
+		b := binary.AppendUvarint(binary.AppendVarint(nil, n), moved1)
+		if _, to, err := decodeAnswer(b); err == nil {
+			t.Errorf("%d becomes node %d", n, to)
+		}
+	}
+	for _, b := range [][]byte{nil, {2}, append(encodeMoved(2), 0), binary.AppendUvarint([]byte{4}, moved1+1)} {
+		if _, to, err := decodeAnswer(b); err == nil {
+			t.Errorf("%x tells of node %d", b, to)
+		}
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	f.Add(encodeMoved(2))
+	f.Add((&call.Reply{Ret: -1, Errno: 1, Out: []byte{1}}).Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		reply, to, err := decodeAnswer(b)
+		if err != nil {
+			return
+		}
+		again := reply.Append(nil)
+		if to != 0 {
+			again = encodeMoved(to)
+		}
+		if r, n, err := decodeAnswer(again); err != nil || n != to || to != 0 && !to.Valid() || !reflect.DeepEqual(r, reply) {
+			t.Errorf("%+v of node %d becomes %+v of node %d, %v", reply, to, r, n, err)
+		}
+	})
 }
 
 func FuzzAsk(f *testing.F) {
