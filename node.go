@@ -308,7 +308,7 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	t.HandleBulk(rexec.Bulk, func(ctx context.Context, from ics.Remote, header []byte, s ics.Stream) {
 		p.rexec.HandleBulk(ctx, from.Node, header, s)
 	})
-	if p.procs, err = proctab.NewNode("/proc", self); err != nil {
+	if p.procs, err = proctab.NewNode("/proc", self, nil); err != nil {
 		return nil, err
 	}
 	proctab.Register(t, p.procs)

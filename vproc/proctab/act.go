@@ -15,13 +15,20 @@ import (
 // maxSignal is SIGRTMAX of Linux (signal(7)).
 const maxSignal = 64
 
-// act calls f for each target on a thread with the caller's credentials and
-// returns the errno of each: what the kernel of this node said.
-func (r *Reader) act(who sys.Credentials, targets []api.ProcessTarget, f func(id.PID) error) ([]syscall.Errno, error) {
-	out := make([]syscall.Errno, len(targets))
+// outcome is what became of one target.
+type outcome struct {
+	errno syscall.Errno // what the kernel of the node said
+	moved id.Node       // nothing was done: it lives there
+}
+
+// act calls f for each target that lives here on a thread with the caller's credentials.
+func (r *Reader) act(who sys.Credentials, targets []api.ProcessTarget, f func(id.PID) error) ([]outcome, error) {
+	out := make([]outcome, len(targets))
 	err := sys.As(who, func() error {
 		for i, t := range targets {
-			out[i] = errnoOf(r.one(t, f))
+			if out[i].moved = r.lives(t.PID); out[i].moved == 0 {
+				out[i].errno = errnoOf(r.one(t, f))
+			}
 		}
 		return nil
 	})
@@ -36,6 +43,12 @@ func (r *Reader) one(t api.ProcessTarget, f func(id.PID) error) error {
 		if got, err := r.startTicks(t.PID); err != nil || got != t.StartTicks {
 			return unix.ESRCH // the PID belongs to another process by now
 		}
+	}
+	switch {
+	case t.PID < 0:
+		return r.group(-t.PID, f)
+	case r.hidden(t.PID):
+		return unix.ESRCH
 	}
 	return f(t.PID)
 }
@@ -52,13 +65,13 @@ func errnoOf(err error) syscall.Errno {
 	}
 }
 
-func (r *Reader) signal(who sys.Credentials, targets []api.ProcessTarget, signal int) ([]syscall.Errno, error) {
+func (r *Reader) signal(who sys.Credentials, targets []api.ProcessTarget, signal int) ([]outcome, error) {
 	return r.act(who, targets, func(pid id.PID) error {
 		return unix.Kill(int(pid), syscall.Signal(signal))
 	})
 }
 
-func (r *Reader) renice(who sys.Credentials, targets []api.ProcessTarget, nice int) ([]syscall.Errno, error) {
+func (r *Reader) renice(who sys.Credentials, targets []api.ProcessTarget, nice int) ([]outcome, error) {
 	return r.act(who, targets, func(pid id.PID) error {
 		if pid < 0 {
 			return unix.Setpriority(unix.PRIO_PGRP, int(-pid), nice)

@@ -117,10 +117,34 @@ func targets(ms []*Target) []api.ProcessTarget {
 	return out
 }
 
-func actReply(es []syscall.Errno) *ActReply {
-	out := make([]uint32, len(es))
-	for i, e := range es {
-		out[i] = uint32(e)
+func reply(all []outcome, err error) (*ActReply, error) {
+	if err != nil {
+		return nil, err
 	}
-	return &ActReply{Errnos: out}
+	rep := &ActReply{Errnos: make([]uint32, len(all))}
+	for i, o := range all {
+		rep.Errnos[i] = uint32(o.errno)
+		if o.moved != 0 && rep.Moved == nil {
+			rep.Moved = make([]uint32, len(all))
+		}
+		if o.moved != 0 {
+			rep.Moved[i] = uint32(o.moved)
+		}
+	}
+	return rep, nil
+}
+
+// outcomes is what node n answered for so many targets.
+func outcomes(op string, n id.Node, rep *ActReply, targets int) ([]outcome, error) {
+	if len(rep.GetErrnos()) != targets || len(rep.GetMoved()) != 0 && len(rep.GetMoved()) != targets {
+		return nil, errno.New(errno.Unknown, op, n, "answered for %d of %d processes", len(rep.GetErrnos()), targets)
+	}
+	out := make([]outcome, targets)
+	for i, e := range rep.GetErrnos() {
+		out[i].errno = syscall.Errno(e)
+	}
+	for i, m := range rep.GetMoved() {
+		out[i].moved = id.Node(m)
+	}
+	return out, nil
 }

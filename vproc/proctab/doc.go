@@ -15,6 +15,9 @@
 // user 0 without CAP_KILL is user 0, and its real user does not count.
 //
 // Where a process is: its PID lies in the window of its home node (id.PID.Home).
+// A process that lives elsewhere than at home is asked for at home, which says where
+// it lives (Places), and then there; what is in its place at home, a surrogate, and stand-ins are
+// never listed and never acted on. A process group may have members anywhere: it is acted on on all nodes.
 // PIDs of window 0 (PID 1, the roles of ssi, what ran before the node joined) are
 // local to their node and are addressed there.
 //

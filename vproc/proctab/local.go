@@ -126,7 +126,8 @@ func (l *Local) list(ctx context.Context, c *api.Call) error {
 	if err != nil {
 		return err
 	}
-	if req.Node == 0 && !req.Local {
+	explicit := req.Node != 0 || req.Local // else everything is at its home, or where that says
+	if !explicit {
 		nodes = homes(nodes, req.PIDs)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -136,7 +137,7 @@ func (l *Local) list(ctx context.Context, c *api.Call) error {
 	go func() {
 		defer close(batches)
 		each(ctx, nodes, timeout, func(nctx context.Context, _ int, n id.Node) {
-			send := func(b api.ProcessBatch) error {
+			send := func(n id.Node, b api.ProcessBatch) error {
 				b.Node = n
 				select {
 				case batches <- b:
@@ -145,8 +146,16 @@ func (l *Local) list(ctx context.Context, c *api.Call) error {
 					return ctx.Err()
 				}
 			}
-			if err := l.listNode(nctx, n, &req, send); err != nil {
-				_ = send(api.ProcessBatch{Error: reason(n, timeout, err)})
+			req := req
+			if !explicit {
+				req.PIDs = ofNode(req.PIDs, n)
+			}
+			moved, err := l.listNode(nctx, n, &req, func(b api.ProcessBatch) error { return send(n, b) })
+			if err == nil && !explicit {
+				n, err = l.listMoved(nctx, moved, &req, send)
+			}
+			if err != nil {
+				_ = send(n, api.ProcessBatch{Error: reason(n, timeout, err)})
 			}
 		})
 	}()
@@ -177,16 +186,22 @@ func homes(nodes []id.Node, pids []id.PID) []id.Node {
 	return slices.DeleteFunc(slices.Clone(nodes), func(n id.Node) bool { return !wanted[n] })
 }
 
-func (l *Local) listNode(ctx context.Context, n id.Node, req *api.ListProcesses, send func(api.ProcessBatch) error) error {
+// ofNode leaves only those that node n can have; all if there are none.
+func ofNode(pids []id.PID, n id.Node) []id.PID {
+	return slices.DeleteFunc(slices.Clone(pids), func(p id.PID) bool { h := p.Home(); return h != 0 && h <= id.MaxNode && h != n })
+}
+
+// listNode lists node n, and tells which of the named processes live elsewhere.
+func (l *Local) listNode(ctx context.Context, n id.Node, req *api.ListProcesses, send func(api.ProcessBatch) error) (moved []*Moved, err error) {
 	if n == l.cluster.Self() {
-		return l.listSelf(ctx, req, send)
+		return l.node.reader.moved(req.PIDs), l.listSelf(ctx, req, send)
 	}
 	pids := make([]int32, len(req.PIDs))
 	for i, p := range req.PIDs {
 		pids[i] = int32(p)
 	}
 	got, whole := 0, false
-	err := l.cluster.Stream(ctx, n, methodList, &ListRequest{Pids: pids, Login: req.Login}, func(item []byte) error {
+	err = l.cluster.Stream(ctx, n, methodList, &ListRequest{Pids: pids, Login: req.Login}, func(item []byte) error {
 		var rep ListReply
 		if err := proto.Unmarshal(item, &rep); err != nil {
 			return errno.New(errno.Unknown, "list processes", n, "answers in words this node does not know (%w): another version?", err)
@@ -201,13 +216,16 @@ func (l *Local) listNode(ctx context.Context, n id.Node, req *api.ListProcesses,
 		if rep.GetLoad() != nil {
 			b.Load = load(n, rep.GetLoad())
 			whole = true // nothing comes after it
+			if moved = rep.GetMoved(); len(moved) > len(pids) {
+				return errno.New(errno.Full, "list processes", n, "it sends more processes than were named")
+			}
 		}
 		return send(b)
 	})
 	if err == nil && !whole {
-		return errno.New(errno.Other, "list processes", n, "the list ended early")
+		err = errno.New(errno.Other, "list processes", n, "the list ended early")
 	}
-	return err
+	return moved, err
 }
 
 // listSelf lists this node. It looks at ctx between processes: a read of a file
@@ -244,27 +262,38 @@ func (l *Local) where(ctx context.Context, c *api.Call) error {
 	if req.PID <= 0 || req.PID > maxPID {
 		return errno.New(errno.Invalid, "where", 0, "%d is not a process ID", req.PID)
 	}
+	timeout := nodeTimeout(req.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	n := l.owner(req.Node, req.PID)
-	if _, err := l.choose("where", n); err != nil {
-		return err
+	exists, moved, err := l.existsOn(ctx, n, req.PID, timeout)
+	if err == nil && moved != 0 {
+		n = moved
+		exists, _, err = l.existsOn(ctx, n, req.PID, timeout)
 	}
-	exists := false
-	if n == l.cluster.Self() {
-		exists = l.node.exists(req.PID)
-	} else {
-		timeout := nodeTimeout(req.Timeout)
-		ctx, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
-		var rep WhereReply
-		if err := l.cluster.Call(ctx, n, methodWhere, &WhereRequest{Pid: int32(req.PID)}, &rep); err != nil {
-			return errno.New(errno.KindOf(err), "where", 0, "%s", reason(n, timeout, err))
-		}
-		exists = rep.GetExists()
+	if err != nil {
+		return err
 	}
 	if !exists {
 		return errno.New(errno.NotFound, "where", 0, "no process %d on node %d, where it would be", req.PID, n)
 	}
 	return c.Reply(api.ProcessPlace{PID: req.PID, Node: n, Home: req.PID.Home()})
+}
+
+// existsOn reports whether node n has a process, or where it lives.
+func (l *Local) existsOn(ctx context.Context, n id.Node, pid id.PID, timeout time.Duration) (bool, id.Node, error) {
+	if _, err := l.choose("where", n); err != nil {
+		return false, 0, err
+	}
+	if n == l.cluster.Self() {
+		exists, moved := l.node.exists(pid)
+		return exists, moved, nil
+	}
+	var rep WhereReply
+	if err := l.cluster.Call(ctx, n, methodWhere, &WhereRequest{Pid: int32(pid)}, &rep); err != nil {
+		return false, 0, errno.New(errno.KindOf(err), "where", 0, "%s", reason(n, timeout, err))
+	}
+	return rep.GetExists(), id.Node(rep.GetMoved()), nil
 }
 
 func (l *Local) loads(ctx context.Context, c *api.Call) error {

@@ -2,13 +2,16 @@ package proctab
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"ssi/internal/api"
-	"ssi/internal/errno"
 	"ssi/internal/id"
 	"ssi/internal/sys"
 )
@@ -27,7 +30,7 @@ func (l *Local) signal(ctx context.Context, c *api.Call) error {
 	}
 	who := credentialsOf(c.Peer)
 	res, err := l.act(ctx, "signal", req.Targets, nodeTimeout(req.Timeout),
-		func(ts []api.ProcessTarget) ([]syscall.Errno, error) {
+		func(ts []api.ProcessTarget) ([]outcome, error) {
 			return l.node.reader.signal(who, ts, req.Signal)
 		},
 		methodSignal, func(ts []*Target) proto.Message {
@@ -47,7 +50,7 @@ func (l *Local) renice(ctx context.Context, c *api.Call) error {
 	nice := max(-20, min(19, req.Nice))
 	who := credentialsOf(c.Peer)
 	res, err := l.act(ctx, "renice", req.Targets, nodeTimeout(req.Timeout),
-		func(ts []api.ProcessTarget) ([]syscall.Errno, error) {
+		func(ts []api.ProcessTarget) ([]outcome, error) {
 			return l.node.reader.renice(who, ts, nice)
 		},
 		methodRenice, func(ts []*Target) proto.Message {
@@ -71,47 +74,103 @@ func (l *Local) owner(n id.Node, pid id.PID) id.Node {
 }
 
 // act sends each target to its node, in one message a node, and puts the
-// outcomes back in order. A node that cannot be asked costs its targets only.
+// outcomes back in order: a process to its home, and if that says where it lives, there; a group to
+// all nodes. A node that cannot be asked costs its targets only.
 func (l *Local) act(ctx context.Context, op string, ts []api.ProcessTarget, timeout time.Duration,
-	here func([]api.ProcessTarget) ([]syscall.Errno, error),
+	here func([]api.ProcessTarget) ([]outcome, error),
 	method string, there func([]*Target) proto.Message,
 ) (*api.ProcessResults, error) {
 	if err := checkTargets(op, ts); err != nil {
 		return nil, err
 	}
 	results := make([]api.ProcessResult, len(ts))
-	byNode := map[id.Node][]int{}
-	var nodes []id.Node
+	todo := map[id.Node][]int{}
 	for i, t := range ts {
-		n := l.owner(t.Node, t.PID)
-		results[i] = api.ProcessResult{Node: n, PID: t.PID}
-		if _, ok := byNode[n]; !ok {
-			nodes = append(nodes, n)
+		results[i] = api.ProcessResult{Node: l.owner(t.Node, t.PID), PID: t.PID}
+		for _, n := range l.nodesOf(t) {
+			todo[n] = append(todo[n], i)
 		}
-		byNode[n] = append(byNode[n], i)
 	}
-	each(ctx, nodes, timeout, func(ctx context.Context, _ int, n id.Node) {
-		index := byNode[n]
-		part := make([]api.ProcessTarget, len(index))
-		for k, i := range index {
-			part[k] = ts[i]
-		}
-		errnos, err := l.actNode(ctx, op, n, part, here, method, there)
-		for k, i := range index {
-			if err != nil {
-				results[i].Error = reason(n, timeout, err)
-			} else {
-				results[i].Errno = errnos[k]
+	merge := newMerger(results)
+	for hops := 0; len(todo) > 0; hops++ {
+		nodes := slices.Sorted(maps.Keys(todo))
+		outs, errs := make([][]outcome, len(nodes)), make([]error, len(nodes))
+		each(ctx, nodes, timeout, func(ctx context.Context, k int, n id.Node) {
+			part := make([]api.ProcessTarget, len(todo[n]))
+			for j, i := range todo[n] {
+				part[j] = ts[i]
+			}
+			outs[k], errs[k] = l.actNode(ctx, op, n, part, here, method, there)
+		})
+		next := map[id.Node][]int{}
+		for k, n := range nodes {
+			for j, i := range todo[n] {
+				switch {
+				case errs[k] != nil:
+					merge.failed(i, reason(n, timeout, errs[k]))
+				case outs[k][j].moved == 0:
+					merge.done(i, outs[k][j].errno)
+				case hops >= maxHops:
+					merge.failed(i, fmt.Sprintf("node %d: it moves", n))
+				default:
+					results[i].Node = outs[k][j].moved
+					next[outs[k][j].moved] = append(next[outs[k][j].moved], i)
+				}
 			}
 		}
-	})
+		todo = next
+	}
 	return &api.ProcessResults{Results: results}, nil
 }
 
+// maxHops is how often a target is followed to where it lives.
+const maxHops = 2
+
+// nodesOf is where a target is: a process at home, a group anywhere.
+func (l *Local) nodesOf(t api.ProcessTarget) []id.Node {
+	if t.Node == 0 && t.PID < 0 && (-t.PID).Home() != 0 {
+		if all, err := l.choose("", 0); err == nil {
+			return all
+		}
+	}
+	return []id.Node{l.owner(t.Node, t.PID)}
+}
+
+// merger makes one result of those of several nodes: a group was reached if one of them reached a member; else what
+// counts is a node that did not answer, then the error of a member, then that there are none.
+type merger struct {
+	results []api.ProcessResult
+	known   []bool
+	ok      []bool
+}
+
+func newMerger(results []api.ProcessResult) *merger {
+	return &merger{results, make([]bool, len(results)), make([]bool, len(results))}
+}
+
+func (m *merger) failed(i int, why string) {
+	if r := &m.results[i]; !m.ok[i] && r.Error == "" {
+		r.Errno, r.Error = 0, why
+	}
+	m.known[i] = true
+}
+
+func (m *merger) done(i int, e syscall.Errno) {
+	r := &m.results[i]
+	switch {
+	case e == 0:
+		m.ok[i], r.Errno, r.Error = true, 0, ""
+	case m.ok[i] || r.Error != "":
+	case !m.known[i] || r.Errno == unix.ESRCH:
+		r.Errno = e
+	}
+	m.known[i] = true
+}
+
 func (l *Local) actNode(ctx context.Context, op string, n id.Node, ts []api.ProcessTarget,
-	here func([]api.ProcessTarget) ([]syscall.Errno, error),
+	here func([]api.ProcessTarget) ([]outcome, error),
 	method string, there func([]*Target) proto.Message,
-) ([]syscall.Errno, error) {
+) ([]outcome, error) {
 	if n == l.cluster.Self() {
 		return here(ts)
 	}
@@ -122,12 +181,5 @@ func (l *Local) actNode(ctx context.Context, op string, n id.Node, ts []api.Proc
 	if err := l.cluster.Call(ctx, n, method, there(targetMessages(ts)), &rep); err != nil {
 		return nil, err
 	}
-	if len(rep.GetErrnos()) != len(ts) {
-		return nil, errno.New(errno.Unknown, op, n, "answered for %d of %d processes", len(rep.GetErrnos()), len(ts))
-	}
-	out := make([]syscall.Errno, len(ts))
-	for i, e := range rep.GetErrnos() {
-		out[i] = syscall.Errno(e)
-	}
-	return out, nil
+	return outcomes(op, n, &rep, len(ts))
 }

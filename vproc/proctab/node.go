@@ -58,12 +58,14 @@ type Node struct {
 }
 
 // NewNode makes the service of node self over the proc(5) mounted at root
-// ("/proc"), and starts to measure its load. The caller must close it.
-func NewNode(root string, self id.Node) (*Node, error) {
+// ("/proc"), and starts to measure its load. places may be nil: then every process is what it
+// seems. The caller must close it.
+func NewNode(root string, self id.Node, places Places) (*Node, error) {
 	r, err := NewReader(root, self)
 	if err != nil {
 		return nil, err
 	}
+	r.places = places
 	return &Node{reader: r, load: newLoadMeter(r, root)}, nil
 }
 
@@ -102,7 +104,7 @@ func (n *Node) List(ctx context.Context, req *ListRequest, send func(*ListReply)
 	if err != nil {
 		return err
 	}
-	return send(&ListReply{Processes: batch, Load: loadMessage(l)})
+	return send(&ListReply{Processes: batch, Load: loadMessage(l), Moved: n.reader.moved(pids)})
 }
 
 // Signal implements the service.
@@ -115,11 +117,7 @@ func (n *Node) Signal(_ context.Context, req *SignalRequest) (*ActReply, error) 
 	if err := errors.Join(checkTargets("signal", ts), checkSignal(int(req.GetSignal()))); err != nil {
 		return nil, err
 	}
-	es, err := n.reader.signal(who, ts, int(req.GetSignal()))
-	if err != nil {
-		return nil, err
-	}
-	return actReply(es), nil
+	return reply(n.reader.signal(who, ts, int(req.GetSignal())))
 }
 
 // Renice implements the service.
@@ -132,21 +130,22 @@ func (n *Node) Renice(_ context.Context, req *ReniceRequest) (*ActReply, error) 
 	if err := checkTargets("renice", ts); err != nil {
 		return nil, err
 	}
-	es, err := n.reader.renice(who, ts, int(req.GetNice()))
-	if err != nil {
-		return nil, err
-	}
-	return actReply(es), nil
+	return reply(n.reader.renice(who, ts, int(req.GetNice())))
 }
 
 // Where implements the service.
 func (n *Node) Where(_ context.Context, req *WhereRequest) (*WhereReply, error) {
-	return &WhereReply{Exists: n.exists(id.PID(req.GetPid()))}, nil
+	exists, moved := n.exists(id.PID(req.GetPid()))
+	return &WhereReply{Exists: exists, Moved: uint32(moved)}, nil
 }
 
-// exists reports whether a process has this PID here. Zombies do exist.
-func (n *Node) exists(pid id.PID) bool {
-	return pid > 0 && !errors.Is(unix.Kill(int(pid), 0), unix.ESRCH)
+// exists reports whether a process has this PID here, or on which other node it
+// lives. Zombies do exist.
+func (n *Node) exists(pid id.PID) (here bool, moved id.Node) {
+	if moved = n.reader.lives(pid); moved != 0 {
+		return false, moved
+	}
+	return pid > 0 && !n.reader.hidden(pid) && !errors.Is(unix.Kill(int(pid), 0), unix.ESRCH), 0
 }
 
 // Loads implements the service.

@@ -80,6 +80,7 @@ type ListReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Processes     []*ProcessMessage      `protobuf:"bytes,1,rep,name=processes,proto3" json:"processes,omitempty"`
 	Load          *LoadMessage           `protobuf:"bytes,2,opt,name=load,proto3" json:"load,omitempty"`
+	Moved         []*Moved               `protobuf:"bytes,3,rep,name=moved,proto3" json:"moved,omitempty"` // of those that were named: what lives elsewhere
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -128,6 +129,66 @@ func (x *ListReply) GetLoad() *LoadMessage {
 	return nil
 }
 
+func (x *ListReply) GetMoved() []*Moved {
+	if x != nil {
+		return x.Moved
+	}
+	return nil
+}
+
+// Moved is a process that lives on another node than the one that was asked.
+type Moved struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Node          uint32                 `protobuf:"varint,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Moved) Reset() {
+	*x = Moved{}
+	mi := &file_vproc_proctab_processes_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Moved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Moved) ProtoMessage() {}
+
+func (x *Moved) ProtoReflect() protoreflect.Message {
+	mi := &file_vproc_proctab_processes_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Moved.ProtoReflect.Descriptor instead.
+func (*Moved) Descriptor() ([]byte, []int) {
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Moved) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Moved) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
 // Names and arguments are bytes: programs choose them and need not write UTF-8.
 type ProcessMessage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -170,7 +231,7 @@ type ProcessMessage struct {
 
 func (x *ProcessMessage) Reset() {
 	*x = ProcessMessage{}
-	mi := &file_vproc_proctab_processes_proto_msgTypes[2]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -182,7 +243,7 @@ func (x *ProcessMessage) String() string {
 func (*ProcessMessage) ProtoMessage() {}
 
 func (x *ProcessMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_proctab_processes_proto_msgTypes[2]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -195,7 +256,7 @@ func (x *ProcessMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessMessage.ProtoReflect.Descriptor instead.
 func (*ProcessMessage) Descriptor() ([]byte, []int) {
-	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{2}
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ProcessMessage) GetPid() int32 {
@@ -449,7 +510,7 @@ type LoadMessage struct {
 
 func (x *LoadMessage) Reset() {
 	*x = LoadMessage{}
-	mi := &file_vproc_proctab_processes_proto_msgTypes[3]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +522,7 @@ func (x *LoadMessage) String() string {
 func (*LoadMessage) ProtoMessage() {}
 
 func (x *LoadMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_proctab_processes_proto_msgTypes[3]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +535,7 @@ func (x *LoadMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadMessage.ProtoReflect.Descriptor instead.
 func (*LoadMessage) Descriptor() ([]byte, []int) {
-	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{3}
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LoadMessage) GetValue() int64 {
@@ -569,7 +630,7 @@ type LoadsRequest struct {
 
 func (x *LoadsRequest) Reset() {
 	*x = LoadsRequest{}
-	mi := &file_vproc_proctab_processes_proto_msgTypes[4]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +642,7 @@ func (x *LoadsRequest) String() string {
 func (*LoadsRequest) ProtoMessage() {}
 
 func (x *LoadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_proctab_processes_proto_msgTypes[4]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +655,7 @@ func (x *LoadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadsRequest.ProtoReflect.Descriptor instead.
 func (*LoadsRequest) Descriptor() ([]byte, []int) {
-	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{4}
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{5}
 }
 
 // Caller is who asked, as the kernel told the caller's node.
@@ -609,7 +670,7 @@ type Caller struct {
 
 func (x *Caller) Reset() {
 	*x = Caller{}
-	mi := &file_vproc_proctab_processes_proto_msgTypes[5]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +682,7 @@ func (x *Caller) String() string {
 func (*Caller) ProtoMessage() {}
 
 func (x *Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_proctab_processes_proto_msgTypes[5]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +695,7 @@ func (x *Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Caller.ProtoReflect.Descriptor instead.
 func (*Caller) Descriptor() ([]byte, []int) {
-	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{5}
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Caller) GetUid() uint32 {
@@ -668,7 +729,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_vproc_proctab_processes_proto_msgTypes[6]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +741,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_proctab_processes_proto_msgTypes[6]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +754,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{6}
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Target) GetPid() int32 {
@@ -721,7 +782,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_vproc_proctab_processes_proto_msgTypes[7]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +794,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_proctab_processes_proto_msgTypes[7]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +807,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{7}
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SignalRequest) GetCaller() *Caller {
@@ -781,7 +842,7 @@ type ReniceRequest struct {
 
 func (x *ReniceRequest) Reset() {
 	*x = ReniceRequest{}
-	mi := &file_vproc_proctab_processes_proto_msgTypes[8]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +854,7 @@ func (x *ReniceRequest) String() string {
 func (*ReniceRequest) ProtoMessage() {}
 
 func (x *ReniceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_proctab_processes_proto_msgTypes[8]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +867,7 @@ func (x *ReniceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReniceRequest.ProtoReflect.Descriptor instead.
 func (*ReniceRequest) Descriptor() ([]byte, []int) {
-	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{8}
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReniceRequest) GetCaller() *Caller {
@@ -834,13 +895,14 @@ func (x *ReniceRequest) GetNice() int32 {
 type ActReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Errnos        []uint32               `protobuf:"varint,1,rep,packed,name=errnos,proto3" json:"errnos,omitempty"`
+	Moved         []uint32               `protobuf:"varint,2,rep,packed,name=moved,proto3" json:"moved,omitempty"` // none, or for each target the node it lives on, where nothing was done here; 0: it was done
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ActReply) Reset() {
 	*x = ActReply{}
-	mi := &file_vproc_proctab_processes_proto_msgTypes[9]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +914,7 @@ func (x *ActReply) String() string {
 func (*ActReply) ProtoMessage() {}
 
 func (x *ActReply) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_proctab_processes_proto_msgTypes[9]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,12 +927,19 @@ func (x *ActReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActReply.ProtoReflect.Descriptor instead.
 func (*ActReply) Descriptor() ([]byte, []int) {
-	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{9}
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ActReply) GetErrnos() []uint32 {
 	if x != nil {
 		return x.Errnos
+	}
+	return nil
+}
+
+func (x *ActReply) GetMoved() []uint32 {
+	if x != nil {
+		return x.Moved
 	}
 	return nil
 }
@@ -884,7 +953,7 @@ type WhereRequest struct {
 
 func (x *WhereRequest) Reset() {
 	*x = WhereRequest{}
-	mi := &file_vproc_proctab_processes_proto_msgTypes[10]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +965,7 @@ func (x *WhereRequest) String() string {
 func (*WhereRequest) ProtoMessage() {}
 
 func (x *WhereRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_proctab_processes_proto_msgTypes[10]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +978,7 @@ func (x *WhereRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhereRequest.ProtoReflect.Descriptor instead.
 func (*WhereRequest) Descriptor() ([]byte, []int) {
-	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{10}
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WhereRequest) GetPid() int32 {
@@ -922,13 +991,14 @@ func (x *WhereRequest) GetPid() int32 {
 type WhereReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Exists        bool                   `protobuf:"varint,1,opt,name=exists,proto3" json:"exists,omitempty"`
+	Moved         uint32                 `protobuf:"varint,2,opt,name=moved,proto3" json:"moved,omitempty"` // the node it lives on, if another one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WhereReply) Reset() {
 	*x = WhereReply{}
-	mi := &file_vproc_proctab_processes_proto_msgTypes[11]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1010,7 @@ func (x *WhereReply) String() string {
 func (*WhereReply) ProtoMessage() {}
 
 func (x *WhereReply) ProtoReflect() protoreflect.Message {
-	mi := &file_vproc_proctab_processes_proto_msgTypes[11]
+	mi := &file_vproc_proctab_processes_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1023,7 @@ func (x *WhereReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhereReply.ProtoReflect.Descriptor instead.
 func (*WhereReply) Descriptor() ([]byte, []int) {
-	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{11}
+	return file_vproc_proctab_processes_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WhereReply) GetExists() bool {
@@ -963,6 +1033,13 @@ func (x *WhereReply) GetExists() bool {
 	return false
 }
 
+func (x *WhereReply) GetMoved() uint32 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
+}
+
 var File_vproc_proctab_processes_proto protoreflect.FileDescriptor
 
 const file_vproc_proctab_processes_proto_rawDesc = "" +
@@ -970,10 +1047,14 @@ const file_vproc_proctab_processes_proto_rawDesc = "" +
 	"\x1dvproc/proctab/processes.proto\x12\tssi.vproc\"7\n" +
 	"\vListRequest\x12\x12\n" +
 	"\x04pids\x18\x01 \x03(\x05R\x04pids\x12\x14\n" +
-	"\x05login\x18\x02 \x01(\bR\x05login\"p\n" +
+	"\x05login\x18\x02 \x01(\bR\x05login\"\x98\x01\n" +
 	"\tListReply\x127\n" +
 	"\tprocesses\x18\x01 \x03(\v2\x19.ssi.vproc.ProcessMessageR\tprocesses\x12*\n" +
-	"\x04load\x18\x02 \x01(\v2\x16.ssi.vproc.LoadMessageR\x04load\"\x9f\x06\n" +
+	"\x04load\x18\x02 \x01(\v2\x16.ssi.vproc.LoadMessageR\x04load\x12&\n" +
+	"\x05moved\x18\x03 \x03(\v2\x10.ssi.vproc.MovedR\x05moved\"-\n" +
+	"\x05Moved\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\rR\x04node\"\x9f\x06\n" +
 	"\x0eProcessMessage\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04ppid\x18\x02 \x01(\x05R\x04ppid\x12\x12\n" +
@@ -1047,14 +1128,16 @@ const file_vproc_proctab_processes_proto_rawDesc = "" +
 	"\rReniceRequest\x12)\n" +
 	"\x06caller\x18\x01 \x01(\v2\x11.ssi.vproc.CallerR\x06caller\x12+\n" +
 	"\atargets\x18\x02 \x03(\v2\x11.ssi.vproc.TargetR\atargets\x12\x12\n" +
-	"\x04nice\x18\x03 \x01(\x11R\x04nice\"\"\n" +
+	"\x04nice\x18\x03 \x01(\x11R\x04nice\"8\n" +
 	"\bActReply\x12\x16\n" +
-	"\x06errnos\x18\x01 \x03(\rR\x06errnos\" \n" +
+	"\x06errnos\x18\x01 \x03(\rR\x06errnos\x12\x14\n" +
+	"\x05moved\x18\x02 \x03(\rR\x05moved\" \n" +
 	"\fWhereRequest\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\x05R\x03pid\"$\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\":\n" +
 	"\n" +
 	"WhereReply\x12\x16\n" +
-	"\x06exists\x18\x01 \x01(\bR\x06exists2\xa8\x02\n" +
+	"\x06exists\x18\x01 \x01(\bR\x06exists\x12\x14\n" +
+	"\x05moved\x18\x02 \x01(\rR\x05moved2\xa8\x02\n" +
 	"\tProcesses\x126\n" +
 	"\x04List\x12\x16.ssi.vproc.ListRequest\x1a\x14.ssi.vproc.ListReply0\x01\x127\n" +
 	"\x06Signal\x12\x18.ssi.vproc.SignalRequest\x1a\x13.ssi.vproc.ActReply\x127\n" +
@@ -1074,43 +1157,45 @@ func file_vproc_proctab_processes_proto_rawDescGZIP() []byte {
 	return file_vproc_proctab_processes_proto_rawDescData
 }
 
-var file_vproc_proctab_processes_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_vproc_proctab_processes_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_vproc_proctab_processes_proto_goTypes = []any{
 	(*ListRequest)(nil),    // 0: ssi.vproc.ListRequest
 	(*ListReply)(nil),      // 1: ssi.vproc.ListReply
-	(*ProcessMessage)(nil), // 2: ssi.vproc.ProcessMessage
-	(*LoadMessage)(nil),    // 3: ssi.vproc.LoadMessage
-	(*LoadsRequest)(nil),   // 4: ssi.vproc.LoadsRequest
-	(*Caller)(nil),         // 5: ssi.vproc.Caller
-	(*Target)(nil),         // 6: ssi.vproc.Target
-	(*SignalRequest)(nil),  // 7: ssi.vproc.SignalRequest
-	(*ReniceRequest)(nil),  // 8: ssi.vproc.ReniceRequest
-	(*ActReply)(nil),       // 9: ssi.vproc.ActReply
-	(*WhereRequest)(nil),   // 10: ssi.vproc.WhereRequest
-	(*WhereReply)(nil),     // 11: ssi.vproc.WhereReply
+	(*Moved)(nil),          // 2: ssi.vproc.Moved
+	(*ProcessMessage)(nil), // 3: ssi.vproc.ProcessMessage
+	(*LoadMessage)(nil),    // 4: ssi.vproc.LoadMessage
+	(*LoadsRequest)(nil),   // 5: ssi.vproc.LoadsRequest
+	(*Caller)(nil),         // 6: ssi.vproc.Caller
+	(*Target)(nil),         // 7: ssi.vproc.Target
+	(*SignalRequest)(nil),  // 8: ssi.vproc.SignalRequest
+	(*ReniceRequest)(nil),  // 9: ssi.vproc.ReniceRequest
+	(*ActReply)(nil),       // 10: ssi.vproc.ActReply
+	(*WhereRequest)(nil),   // 11: ssi.vproc.WhereRequest
+	(*WhereReply)(nil),     // 12: ssi.vproc.WhereReply
 }
 var file_vproc_proctab_processes_proto_depIdxs = []int32{
-	2,  // 0: ssi.vproc.ListReply.processes:type_name -> ssi.vproc.ProcessMessage
-	3,  // 1: ssi.vproc.ListReply.load:type_name -> ssi.vproc.LoadMessage
-	5,  // 2: ssi.vproc.SignalRequest.caller:type_name -> ssi.vproc.Caller
-	6,  // 3: ssi.vproc.SignalRequest.targets:type_name -> ssi.vproc.Target
-	5,  // 4: ssi.vproc.ReniceRequest.caller:type_name -> ssi.vproc.Caller
-	6,  // 5: ssi.vproc.ReniceRequest.targets:type_name -> ssi.vproc.Target
-	0,  // 6: ssi.vproc.Processes.List:input_type -> ssi.vproc.ListRequest
-	7,  // 7: ssi.vproc.Processes.Signal:input_type -> ssi.vproc.SignalRequest
-	8,  // 8: ssi.vproc.Processes.Renice:input_type -> ssi.vproc.ReniceRequest
-	10, // 9: ssi.vproc.Processes.Where:input_type -> ssi.vproc.WhereRequest
-	4,  // 10: ssi.vproc.Processes.Loads:input_type -> ssi.vproc.LoadsRequest
-	1,  // 11: ssi.vproc.Processes.List:output_type -> ssi.vproc.ListReply
-	9,  // 12: ssi.vproc.Processes.Signal:output_type -> ssi.vproc.ActReply
-	9,  // 13: ssi.vproc.Processes.Renice:output_type -> ssi.vproc.ActReply
-	11, // 14: ssi.vproc.Processes.Where:output_type -> ssi.vproc.WhereReply
-	3,  // 15: ssi.vproc.Processes.Loads:output_type -> ssi.vproc.LoadMessage
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	3,  // 0: ssi.vproc.ListReply.processes:type_name -> ssi.vproc.ProcessMessage
+	4,  // 1: ssi.vproc.ListReply.load:type_name -> ssi.vproc.LoadMessage
+	2,  // 2: ssi.vproc.ListReply.moved:type_name -> ssi.vproc.Moved
+	6,  // 3: ssi.vproc.SignalRequest.caller:type_name -> ssi.vproc.Caller
+	7,  // 4: ssi.vproc.SignalRequest.targets:type_name -> ssi.vproc.Target
+	6,  // 5: ssi.vproc.ReniceRequest.caller:type_name -> ssi.vproc.Caller
+	7,  // 6: ssi.vproc.ReniceRequest.targets:type_name -> ssi.vproc.Target
+	0,  // 7: ssi.vproc.Processes.List:input_type -> ssi.vproc.ListRequest
+	8,  // 8: ssi.vproc.Processes.Signal:input_type -> ssi.vproc.SignalRequest
+	9,  // 9: ssi.vproc.Processes.Renice:input_type -> ssi.vproc.ReniceRequest
+	11, // 10: ssi.vproc.Processes.Where:input_type -> ssi.vproc.WhereRequest
+	5,  // 11: ssi.vproc.Processes.Loads:input_type -> ssi.vproc.LoadsRequest
+	1,  // 12: ssi.vproc.Processes.List:output_type -> ssi.vproc.ListReply
+	10, // 13: ssi.vproc.Processes.Signal:output_type -> ssi.vproc.ActReply
+	10, // 14: ssi.vproc.Processes.Renice:output_type -> ssi.vproc.ActReply
+	12, // 15: ssi.vproc.Processes.Where:output_type -> ssi.vproc.WhereReply
+	4,  // 16: ssi.vproc.Processes.Loads:output_type -> ssi.vproc.LoadMessage
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_vproc_proctab_processes_proto_init() }
@@ -1118,14 +1203,14 @@ func file_vproc_proctab_processes_proto_init() {
 	if File_vproc_proctab_processes_proto != nil {
 		return
 	}
-	file_vproc_proctab_processes_proto_msgTypes[2].OneofWrappers = []any{}
+	file_vproc_proctab_processes_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vproc_proctab_processes_proto_rawDesc), len(file_vproc_proctab_processes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -103,7 +103,7 @@ func (silent) Loads(context.Context, *LoadsRequest) (*LoadMessage, error) {
 
 func newNode(t testing.TB, n id.Node) *Node {
 	t.Helper()
-	node, err := NewNode("/proc", n)
+	node, err := NewNode("/proc", n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

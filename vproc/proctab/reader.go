@@ -35,6 +35,7 @@ type Reader struct {
 	pageSize uint64
 	ttys     []ttyRange
 	scans    chan struct{}
+	places   Places // nil: everything lives here
 
 	mu   sync.Mutex
 	free []*scratch // at most maxScans
@@ -128,6 +129,9 @@ func (r *Reader) List(pids []id.PID, login bool, f func(*api.Process) error) err
 	}
 	var p api.Process
 	for _, pid := range pids {
+		if r.hidden(pid) {
+			continue
+		}
 		p = api.Process{}
 		if err := r.process(s, pid, c, login, &p); err != nil {
 			if gone(err) {
