@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -84,8 +85,16 @@ func execOn(ctx context.Context, r applet.ExecRequest) (int, error) {
 	}
 	if r.Attach {
 		opts.Stdin, opts.Stdout, opts.Stderr, opts.TTY = os.Stdin, os.Stdout, os.Stderr, rexec.TTYAuto
+		opts.Surrogate = len(r.Env) == 0 // else it wants another view, which this process does not have
 	}
 	status, err := rexec.Run(ctx, opts)
+	var here *rexec.Here
+	if errors.As(err, &here) {
+		if err := os.Setenv("SSI_NODE", here.Node.String()); err != nil {
+			return 0, err
+		}
+		return applet.Become(r.Argv, os.Environ())
+	}
 	if err == nil && r.Attach && status.Signal != unix.Signal(0) {
 		status.Exit()
 	}

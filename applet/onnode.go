@@ -180,12 +180,22 @@ func localView(ctx context.Context, env *Env, argv []string) error {
 		return err
 	}
 	environ := append(os.Environ(), LocalViewEnv+"=1")
-	err := env.Replace(argv[0], argv, environ)
-	status := statusNotRunnable
-	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		status, err = statusNotFound, fmt.Errorf("%s: not found", argv[0])
-	}
+	status, err := notReplaced(argv[0], env.Replace(argv[0], argv, environ))
 	return &failed{status: status, err: err}
+}
+
+// notReplaced explains like a shell why this process could not become a program.
+func notReplaced(name string, err error) (status int, why error) {
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return statusNotFound, fmt.Errorf("%s: not found", name)
+	}
+	return statusNotRunnable, err
+}
+
+// Become makes this process a program, found in PATH. If it returns, status is what
+// a shell would show, and err says why.
+func Become(argv, environ []string) (status int, err error) {
+	return notReplaced(argv[0], replace(argv[0], argv, environ))
 }
 
 // replace is Env.Replace of a real process.

@@ -1,5 +1,7 @@
 package proc
 
+import "slices"
+
 // Place is where a process stands among the others of the cluster: the numbers
 // that getpid(2), getppid(2), getpgrp(2) and getsid(2) tell it, and what of those
 // of its parent and of its group's leader decides whether a process group is
@@ -14,6 +16,16 @@ type Place struct {
 	// leader is gone).
 	Group, GroupParent int32
 	Session            int32
+}
+
+// Kin is the other processes that it names.
+func (p *Place) Kin() (pids []int32) {
+	for _, pid := range []int32{p.Parent, p.Group, p.Session} {
+		if pid > 1 && pid != p.PID && !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // numbers are all numbers of a place, in the order in which they travel.

@@ -106,6 +106,16 @@ func SetSize(f *os.File, rows, cols uint16) error {
 	})
 }
 
+// ForegroundGroup is the foreground process group of the terminal whose master is f,
+// 0 if there is none.
+func ForegroundGroup(f *os.File) (pgrp int, err error) {
+	err = control(f, func(fd int) (err error) {
+		pgrp, err = unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+		return err
+	})
+	return pgrp, err
+}
+
 // Foreground reports whether this process belongs to the foreground process
 // group of the terminal f.
 func Foreground(f *os.File) bool {

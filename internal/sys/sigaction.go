@@ -10,6 +10,9 @@ import (
 // the default action.
 type Action [4]uint64
 
+// Ignore is the action of a signal that is ignored.
+func Ignore() Action { return Action{sigIgnore} }
+
 // SetAction sets what sig does and returns what it did (sigaction(2)), behind the
 // back of the Go runtime. The runtime never goes back to the default action: it
 // would survive SIGTSTP, and for SIGQUIT and the signals of faults print its

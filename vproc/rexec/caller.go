@@ -38,7 +38,12 @@ func (s *Server) HandleAPI(ctx context.Context, call *api.Call) error {
 	if in.Node != 0 && in.Node != s.c.Node {
 		return s.relay(ctx, call, in.Node, req)
 	}
-	conn, err := call.Upgrade(struct{}{})
+	if in.Files&surrogate != 0 && inProcessSpace(call.Peer.PID) {
+		_, err := call.Upgrade(api.ExecReply{Here: true, Node: s.c.Node})
+		return err
+	}
+	req.spec.Place = proc.Place{}
+	conn, err := call.Upgrade(api.ExecReply{})
 	if err != nil {
 		return err
 	}
@@ -69,15 +74,16 @@ func (s *Server) requestOf(call *api.Call, in *api.ExecRequest) (*request, error
 	if len(req.spec.Dir) == 0 || req.spec.Dir[0] != '/' {
 		return nil, errno.New(errno.Invalid, "", 0, "the working directory %q is not an absolute path", req.spec.Dir)
 	}
-	if err := fromProcess(call, &req.spec); err != nil {
+	if err := fromProcess(call, &req.spec, in.Files&surrogate != 0); err != nil {
 		return nil, errno.New(errno.Other, "", 0, "limits of process %d: %w", call.Peer.PID, err)
 	}
 	return req, nil
 }
 
-// fromProcess fills in nice value and resource limits of the caller. The pidfd
+// fromProcess fills in nice value and resource limits of the caller, and its place if
+// it is to stand for the command. The pidfd
 // proves afterwards that the PID was the caller's all the time.
-func fromProcess(call *api.Call, spec *proc.Spec) error {
+func fromProcess(call *api.Call, spec *proc.Spec, asSurrogate bool) error {
 	if call.Peer.PID == 0 { // of a PID namespace that is not below this one: nothing is known, and 0 means "self" below
 		return nil
 	}
@@ -90,6 +96,9 @@ func fromProcess(call *api.Call, spec *proc.Spec) error {
 	prio, err := unix.Getpriority(unix.PRIO_PROCESS, pid)
 	if err != nil {
 		return err
+	}
+	if asSurrogate && inProcessSpace(call.Peer.PID) {
+		spec.Place, spec.Ignored = placeOf(call.Peer.PID), ignoredBy(call)
 	}
 	spec.Nice = int8(20 - prio)                                     // the system call returns 20-nice
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits") // prlimit(2) would need CAP_SYS_RESOURCE

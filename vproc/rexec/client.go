@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 	"time"
@@ -30,15 +29,19 @@ const (
 
 // Options say what to run where.
 type Options struct {
-	Socket string    // of the node daemon that is asked; empty: this machine's, see api.Dial
-	Node   id.Node   // where; 0 is the node of that daemon
-	Argv   []string  // the command and its arguments
-	Env    []string  // nil: this process's
-	Dir    string    // empty: this process's
-	TTY    TTY       // whether the command gets a terminal
-	Stdin  io.Reader // nil: /dev/null. Terminals are seen only in an *os.File
-	Stdout io.Writer // nil: discarded
-	Stderr io.Writer // nil: discarded
+	Socket string   // of the node daemon that is asked; empty: this machine's, see api.Dial
+	Node   id.Node  // where; 0 is the node of that daemon
+	Argv   []string // the command and its arguments
+	Env    []string // nil: this process's
+	Dir    string   // empty: this process's
+	TTY    TTY      // whether the command gets a terminal
+	// Surrogate has this process stand for the command, if that can be: the command has
+	// its PID, parent, process group and session, and runs in its place if Node is
+	// this node (see Here). It is for a process that does nothing else.
+	Surrogate bool
+	Stdin     io.Reader // nil: /dev/null. Terminals are seen only in an *os.File
+	Stdout    io.Writer // nil: discarded
+	Stderr    io.Writer // nil: discarded
 }
 
 // ExitStatus is how a command ended.
@@ -65,12 +68,18 @@ func (s ExitStatus) Exit() {
 	os.Exit(s.Number())
 }
 
+// Here is the error of Run if this process, of which a command shall have the PID,
+// had better become the command itself: Node is the one it is on.
+type Here struct{ Node id.Node }
+
+func (h *Here) Error() string { return "node " + h.Node.String() + " is this one" }
+
 // startTime bounds the way to the node and the start of the relay there.
 const startTime = 15 * time.Second
 
 // Run runs a command on a node and relays its files, its terminal and the
 // signals that this process receives. If the command could not be run or its
-// end is not known, err is a *Failure, or the cause of ctx, and the status is
+// end is not known, err is a *Failure, a *Here, or the cause of ctx, and the status is
 // what a shell would show: 127 not found, 126 found but not run, 255 node lost
 // or out of reach.
 //
@@ -79,6 +88,10 @@ const startTime = 15 * time.Second
 func Run(ctx context.Context, o Options) (ExitStatus, error) {
 	s, err := open(ctx, &o)
 	if err != nil {
+		var here *Here
+		if errors.As(err, &here) {
+			return ExitStatus{}, here
+		}
 		var f *Failure
 		if !errors.As(err, &f) {
 			var e *errno.Error
@@ -108,9 +121,14 @@ func open(ctx context.Context, o *Options) (*caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.conn, err = client.Upgrade(ctx, api.ExecRun, req, nil); err != nil {
+	var reply api.ExecReply
+	if s.conn, err = client.Upgrade(ctx, api.ExecRun, req, &reply); err != nil {
 		_ = client.Close()
 		return nil, err
+	}
+	if reply.Here {
+		_ = s.conn.Close()
+		return nil, &Here{reply.Node}
 	}
 	return s, nil
 }
@@ -138,6 +156,9 @@ func prepare(o *Options) (*api.ExecRequest, *caller, error) {
 	s := newCaller(o)
 	if s.stdin == nil && o.Stdin == nil {
 		req.Files |= noStdin
+	}
+	if o.Surrogate {
+		req.Files |= surrogate
 	}
 	if o.TTY == TTYAuto && terminal(s.stdin) && terminal(s.stdout) {
 		if err := s.useTerminal(req); err != nil {
@@ -203,20 +224,4 @@ func umask() uint16 {
 		}
 	}
 	return 0o022
-}
-
-// forwarded are the signals that go to the command when this process receives
-// them, beside SIGCONT; those that are ignored here stay ignored.
-func forwarded() []os.Signal {
-	var list []os.Signal
-	for _, s := range []unix.Signal{
-		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2,
-		unix.SIGALRM, unix.SIGVTALRM, unix.SIGPROF, unix.SIGIO, unix.SIGXCPU, unix.SIGXFSZ,
-		unix.SIGTSTP, unix.SIGWINCH,
-	} {
-		if !signal.Ignored(s) {
-			list = append(list, s)
-		}
-	}
-	return list
 }

@@ -31,9 +31,13 @@ type command struct {
 	p    *process
 	in   *queue
 
+	place proc.Place // of its surrogate, which it has; or none
+
 	waker *waker        // of a caller on this node, or nil
 	stops atomic.Uint32 // number of the last stop, if there is no terminal; 0: none yet
 	going atomic.Bool   // it was continued since then
+	told  atomic.Uint32 // number of the last kindContinue
+	gone  bool          // the caller was killed, and the command is; of the goroutine of read
 
 	wmu    sync.Mutex
 	broken bool // a write failed: the stream is of no more use
@@ -111,13 +115,17 @@ func (c *command) start(ctx context.Context) *Failure {
 	}
 	ctx, cancel := context.WithTimeout(ctx, spawnTime)
 	defer cancel()
-	pid, pidfd, err := c.s.c.Spawn.Spawn(ctx, &spec, c.f.child)
+	pid, pidfd, err := c.spawn(ctx, &spec)
 	c.f.closeChild()
 	if err != nil {
 		c.f.close()
 		return c.s.notStarted(ctx, c.req.name(), err)
 	}
 	c.p = newProcess(pid, pidfd)
+	if c.place.PID != 0 {
+		c.p.group = c.place.Group
+		c.write(frame(kindPlaced))
+	}
 	c.s.attach(c.p)
 	return nil
 }
@@ -165,11 +173,16 @@ func (c *command) serve() {
 	close(c.done)
 	_ = c.conn.Close()
 	c.in.close()
+	ended := c.gone
 	select {
 	case <-c.exited:
-		_ = c.p.pidfd.Close()
+		ended = true
 	default:
+	}
+	if !ended {
 		c.s.hang.add(c.p)
+	} else {
+		defer func() { _ = c.p.pidfd.Close() }() // the others may use it
 	}
 	c.f.close() // after the hang-up is on its way; the terminal's own follows
 	c.pumps.Wait()
@@ -197,8 +210,18 @@ func (c *command) read() {
 			_ = pty.SetSize(c.f.term, binary.BigEndian.Uint16(data), binary.BigEndian.Uint16(data[2:]))
 		case k == kindSignal && len(data) == 1 && data[0] > 0 && data[0] <= 64:
 			c.signal(unix.Signal(data[0]))
+		case k == kindInfo:
+			if info, ok := decodeInfo(data); ok {
+				c.inform(info)
+			}
 		case k == kindContinue && len(data) == 2:
+			c.told.Store(uint32(data[1]))
 			c.proceed(data[0], data[1])
+		case k == kindGone && len(data) == 4 && c.place.PID != 0:
+			c.s.c.Places.Gone(int32(binary.BigEndian.Uint32(data)))
+		case k == kindKilled && c.place.PID != 0:
+			c.gone = true
+			_ = c.p.send(unix.SIGKILL, 0)
 		}
 	}
 }
@@ -217,6 +240,11 @@ func (c *command) proceed(flags, number byte) {
 	switch {
 	case c.f.control != nil:
 		_, _ = c.f.control.Write([]byte{proc.MsgContinue, flags, number})
+	case c.f.term != nil: // it is placed
+		c.front(flags&proc.InBackground != 0)
+		if flags&proc.NoSignal == 0 {
+			c.p.signal(unix.SIGCONT)
+		}
 	case flags&proc.NoSignal != 0:
 	case number != 0 && (uint32(number) != c.stops.Load() || c.going.Load()): // somebody else was faster
 	default:
@@ -279,6 +307,8 @@ func (c *command) awaitExit() (unix.WaitStatus, bool) {
 			}
 			switch {
 			case c.f.control != nil: // the leader tells
+			case ws.Stopped() && c.f.term != nil:
+				c.write(frame(kindStopped, byte(ws.StopSignal()), byte(c.told.Load())))
 			case ws.Stopped():
 				number := c.stops.Load()%255 + 1
 				c.stops.Store(number)

@@ -130,6 +130,14 @@ func (f *files) close() {
 	}
 }
 
+// closeControl closes the socket of the session leader.
+func (f *files) closeControl() {
+	if f.control != nil {
+		_ = f.control.Close()
+		f.control = nil
+	}
+}
+
 // expire makes the reads of outputs return.
 func (f *files) expire() {
 	for _, c := range []*os.File{f.out, f.err} {

@@ -11,6 +11,7 @@ import (
 
 	"ssi/internal/errno"
 	"ssi/internal/id"
+	"ssi/internal/sys"
 )
 
 // A frame is its kind (1 byte), its length (3 bytes, big endian) and the data.
@@ -38,6 +39,10 @@ const (
 	kindClosed                    // to the caller, after kindExit: all outputs are closed
 	kindContinued                 // to the caller: it goes on after a stop
 	kindAwake                     // from the caller, for its own node: it has read kindContinued
+	kindPlaced                    // to the caller, before the output: the command has its PID
+	kindInfo                      // to the command: a signal and who sent it, see infoFrame
+	kindGone                      // from the caller's node: the process with this PID (4 bytes) has ended there
+	kindKilled                    // from the caller's node: the caller was killed
 )
 
 var errFrame = errors.New("damaged frame")
@@ -74,7 +79,7 @@ func (f *frameReader) next() (kind, []byte, error) {
 	}
 	head := binary.BigEndian.Uint32(f.buf)
 	k, n := kind(head>>24), int(head&0xFFFFFF)
-	if n > maxData || k == 0 || k > kindAwake {
+	if n > maxData || k == 0 || k > kindKilled {
 		return 0, nil, fmt.Errorf("%w: kind %d, %d bytes", errFrame, k, n)
 	}
 	if need := headSize + n; cap(f.buf) < need {
@@ -136,6 +141,26 @@ func decodeFailure(b []byte) (*Failure, error) {
 	}, string(b[4:]))
 	e := &errno.Error{Kind: errno.Kind(b[1]), Node: id.Node(binary.BigEndian.Uint16(b[2:])), Text: text}
 	return &Failure{Status: int(b[0]), Err: e}, nil
+}
+
+// infoFrame tells of a signal: number (1 byte), code, PID, user (4 bytes each), value
+// (8 bytes).
+func infoFrame(s *sys.Siginfo) []byte {
+	b := []byte{byte(s.Signal)}
+	b = binary.BigEndian.AppendUint32(b, uint32(s.Code))
+	b = binary.BigEndian.AppendUint32(b, uint32(s.PID))
+	b = binary.BigEndian.AppendUint32(b, s.UID)
+	return frame(kindInfo, binary.BigEndian.AppendUint64(b, s.Value)...)
+}
+
+func decodeInfo(b []byte) (*sys.Siginfo, bool) {
+	if len(b) != 21 || b[0] == 0 || b[0] > 64 {
+		return nil, false
+	}
+	return &sys.Siginfo{
+		Signal: unix.Signal(b[0]), Code: int32(binary.BigEndian.Uint32(b[1:])), PID: int32(binary.BigEndian.Uint32(b[5:])),
+		UID: binary.BigEndian.Uint32(b[9:]), Value: binary.BigEndian.Uint64(b[13:]),
+	}, true
 }
 
 // exitFrame tells how a command ended.

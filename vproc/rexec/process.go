@@ -16,6 +16,7 @@ const pidfdGroup = 1 << 2
 // process group, beyond its end: signals cannot hit another.
 type process struct {
 	pid    int32
+	group  int32 // its process group at home, if it has its surrogate's PID; else 0
 	pidfd  *os.File
 	events chan unix.WaitStatus // stops and the end; of capacity eventRoom
 }
@@ -50,10 +51,22 @@ func (p *process) send(sig unix.Signal, flags int) error {
 // alive reports whether the process has not been reaped.
 func (p *process) alive() bool { return p.send(0, 0) == nil }
 
-// signal sends sig to the process group that the command leads.
-func (p *process) signal(sig unix.Signal) { _ = p.send(sig, pidfdGroup) }
+// signal sends sig to the process group of the command: the one that it leads, or
+// that of its surrogate.
+func (p *process) signal(sig unix.Signal) {
+	switch {
+	case p.group == 0 || p.group == p.pid:
+		_ = p.send(sig, pidfdGroup)
+	case p.alive(): // so there is the group, unless it went to another one
+		_ = unix.Kill(-int(p.group), sig)
+	}
+}
 
-func (p *process) kill() { p.signal(unix.SIGKILL) }
+// kill kills the process, and the process group that it leads.
+func (p *process) kill() {
+	_ = p.send(unix.SIGKILL, pidfdGroup)
+	_ = p.send(unix.SIGKILL, 0)
+}
 
 // inode identifies the process among all since boot (pidfs, Linux 6.9).
 func (p *process) inode() (ino uint64, err error) {

@@ -2,6 +2,7 @@ package rexec
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"ssi/internal/api"
 	"ssi/internal/errno"
 	"ssi/internal/id"
+	"ssi/internal/proc"
 )
 
 // relay carries the frames of a local caller to and from another node. It
@@ -19,6 +21,8 @@ type relay struct {
 	name   string // of the command
 	remote net.Conn
 	waker  *waker // of the caller
+	s      *Server
+	place  proc.Place // of the caller, which the command gets if it can; or none
 
 	once    sync.Once
 	failure *Failure
@@ -26,7 +30,7 @@ type relay struct {
 }
 
 func (s *Server) relay(ctx context.Context, call *api.Call, node id.Node, req *request) error {
-	r := &relay{node: node, name: req.name(), failed: make(chan struct{})}
+	r := &relay{s: s, node: node, name: req.name(), place: req.spec.Place, failed: make(chan struct{})}
 	if f := s.enter(r, node, &s.relays); f != nil {
 		return f.Err
 	}
@@ -54,7 +58,7 @@ func (s *Server) relay(ctx context.Context, call *api.Call, node id.Node, req *r
 	}
 	r.waker = newWaker(call)
 	defer r.waker.close()
-	local, err := call.Upgrade(struct{}{})
+	local, err := call.Upgrade(api.ExecReply{})
 	if err != nil {
 		return err
 	}
@@ -77,6 +81,10 @@ func (r *relay) run(local net.Conn) {
 	g.Go(func() { // to the command; its end is the caller's end
 		defer func() { _ = r.remote.Close() }()
 		_ = copyFrames(r.remote, local, r.waker.came)
+		if r.place.PID != 0 && r.waker.ended() {
+			_ = r.remote.SetWriteDeadline(time.Now().Add(failTime))
+			_, _ = r.remote.Write(frame(kindKilled))
+		}
 	})
 	g.Go(func() {
 		select {
@@ -86,14 +94,15 @@ func (r *relay) run(local net.Conn) {
 		case <-done:
 		}
 	})
-	r.back(local)
+	r.back(local, &g, done)
 	close(done)
+	r.s.forget(r.place.PID)
 	_ = local.SetReadDeadline(time.Now().Add(closeTime)) // the caller closes when it has read the last frame
 	g.Wait()
 }
 
 // back moves frames to the caller and tells it when the other node is lost.
-func (r *relay) back(local net.Conn) {
+func (r *relay) back(local net.Conn, g *sync.WaitGroup, done <-chan struct{}) {
 	in := frameReader{r: r.remote}
 	over := false // the result of the command was passed on
 	for {
@@ -105,6 +114,12 @@ func (r *relay) back(local net.Conn) {
 				r.waker.passed(kindError)
 			}
 			return
+		}
+		if k == kindPlaced && r.place.PID != 0 {
+			r.s.remember(r.place.PID, r.node)
+			for _, pid := range r.place.Kin() {
+				g.Go(func() { r.follow(pid, done) })
+			}
 		}
 		if _, err := local.Write(in.whole()); err != nil {
 			_ = r.remote.Close() // the caller is gone
@@ -132,6 +147,14 @@ func (r *relay) why(err error) *Failure {
 		return lost(e.Kind, r.node, "lost while %s ran there: %s", r.name, e.Text)
 	}
 	return lost(errno.Unavailable, r.node, "the connection was lost while %s ran there", r.name)
+}
+
+// follow tells the other node when the process pid has ended, which has a stand-in
+// there.
+func (r *relay) follow(pid int32, done <-chan struct{}) {
+	if awaitEnd(pid, done) {
+		_, _ = r.remote.Write(frame(kindGone, binary.BigEndian.AppendUint32(nil, uint32(pid))...))
+	}
 }
 
 // copyFrames moves whole frames from one connection to another, and tells their

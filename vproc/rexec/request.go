@@ -17,6 +17,7 @@ const (
 	noStdin     = 1 << 0
 	splitStderr = 1 << 1
 	background  = 1 << 2 // only with a terminal: the caller does not have its own
+	surrogate   = 1 << 3 // only to the caller's node: the command shall have the caller's place
 )
 
 // request is one command to run, as it travels between nodes.

@@ -38,6 +38,7 @@ type Config struct {
 	Node   id.Node
 	Peers  Opener
 	Spawn  Spawner
+	Places Places // nil: every command gets a PID of this node
 	RunDir string // default /run/ssi; attached commands are noted in RunDir/rexec
 	Cgroup string // directory of the cgroup of all commands (keeper.CgroupEnv); empty: none
 	Fenced string // why nothing is run at first, until Unfence; empty: it is
@@ -64,6 +65,7 @@ type Server struct {
 	relays   int
 	running  map[int32]*process // attached commands, by PID
 	early    earlyExits
+	away     map[int32]id.Node // this node's surrogates, and where what they stand for lives
 }
 
 // ender is a command or a relay: something that can be ended with a reason.
@@ -79,7 +81,7 @@ func NewServer(c Config) (*Server, error) {
 	}
 	s := &Server{
 		c: c, log: c.Log, notes: filepath.Join(c.RunDir, "rexec"),
-		fenced: c.Fenced, ends: map[ender]id.Node{}, running: map[int32]*process{},
+		fenced: c.Fenced, ends: map[ender]id.Node{}, running: map[int32]*process{}, away: map[int32]id.Node{},
 	}
 	if err := os.MkdirAll(s.notes, 0o755); err != nil {
 		return nil, err
@@ -195,6 +197,9 @@ func (s *Server) Exited(e proc.Exit) {
 			return
 		}
 		delete(s.running, e.PID)
+		if p.group != 0 {
+			s.c.Places.Release(e.PID)
+		}
 	}
 	s.mu.Unlock()
 	p.happened(e.Status)

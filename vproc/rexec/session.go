@@ -32,6 +32,8 @@ type caller struct {
 	front  bool    // where the command was told to be: in the foreground of its terminal
 
 	wmu     sync.Mutex // writes to conn
+	placed  bool       // the command has this process's PID, parent, process group and session
+	jobStop bool       // the terminal has stopped this process's group; the command may follow
 	credit  *credit
 	events  chan event
 	leaving chan struct{}  // closed when run ends
@@ -68,9 +70,13 @@ func (s *caller) run(ctx context.Context) (ExitStatus, error) {
 		_ = s.conn.Close()
 		return ExitStatus{Code: 255}, err
 	}
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, forwarded()...)
-	defer signal.Stop(signals)
+	signals, stopSignals, err := s.catchSignals()
+	if err != nil {
+		_ = s.conn.Close()
+		in.stop()
+		return ExitStatus{Code: 255}, err
+	}
+	defer stopSignals()
 	signal.Notify(s.cont, unix.SIGCONT)
 	defer signal.Stop(s.cont)
 	if s.term != nil {
@@ -94,7 +100,7 @@ func (s *caller) run(ctx context.Context) (ExitStatus, error) {
 // foreground.
 const lookTime = 200 * time.Millisecond
 
-func (s *caller) loop(ctx context.Context, signals chan os.Signal) (ExitStatus, error) {
+func (s *caller) loop(ctx context.Context, signals <-chan sys.Siginfo) (ExitStatus, error) {
 	look := time.NewTimer(lookTime)
 	defer look.Stop()
 	var moved chan struct{}
@@ -111,6 +117,8 @@ func (s *caller) loop(ctx context.Context, signals chan os.Signal) (ExitStatus, 
 		select {
 		case e := <-s.events:
 			switch {
+			case e.kind == kindPlaced:
+				s.placed = true
 			case e.kind == kindStopped && s.stopped > 0:
 				s.stopped--
 			case e.kind == kindStopped && s.term != nil && e.number != s.number: // it was told to go on since
@@ -130,8 +138,8 @@ func (s *caller) loop(ctx context.Context, signals chan os.Signal) (ExitStatus, 
 			case e.kind == kindError:
 				return e.status, e.err
 			}
-		case sig := <-signals:
-			s.signalled(sig.(unix.Signal))
+		case info := <-signals:
+			s.signalled(&info)
 		case <-s.cont:
 			s.proceed(0)
 		case <-moved:
@@ -151,75 +159,6 @@ func waitsForReaders(f *os.File) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0
-}
-
-// signalled passes a signal on.
-func (s *caller) signalled(sig unix.Signal) {
-	switch sig {
-	case unix.SIGWINCH:
-		s.sendSize()
-	case unix.SIGTSTP:
-		if s.term != nil { // the command's own stop comes back
-			s.send(frame(kindSignal, byte(sig)))
-			return
-		}
-		// Without a terminal its process group is orphaned there, and the
-		// kernel would ignore SIGTSTP.
-		s.stopped++
-		s.send(frame(kindSignal, byte(unix.SIGSTOP)))
-		s.suspend(unix.Getpid(), unix.SIGTSTP)
-		s.proceed(0)
-	default:
-		s.send(frame(kindSignal, byte(sig)))
-	}
-}
-
-// contTime is how long a stop may take to happen; it does not happen when the
-// process group is orphaned.
-const contTime = 300 * time.Millisecond
-
-// follow stops like the command did: with the whole process group, as a terminal
-// does it, or alone.
-func (s *caller) follow(e event) {
-	pid, sig := 0, e.sig
-	switch sig {
-	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
-	default:
-		pid, sig = unix.Getpid(), unix.SIGSTOP
-	}
-	if s.suspend(pid, sig) || s.term == nil || s.front {
-		s.proceed(e.number)
-		return
-	}
-	// The kernel does not stop an orphaned process group: nobody could continue
-	// it. The command gets its terminal, so that it does not ask for it again and
-	// again, and waits for input that never comes.
-	s.front = true
-	s.goOn(0)
-}
-
-// suspend stops this process, or its process group if pid is 0, and returns when
-// it is continued. It returns false if the stop did not happen.
-func (s *caller) suspend(pid int, sig unix.Signal) bool {
-	if s.term != nil {
-		s.term.restore()
-	}
-	select {
-	case <-s.cont: // of an earlier time
-	default:
-	}
-	if handler, err := sys.SetAction(sig, sys.Action{}); err == nil {
-		defer func() { _, _ = sys.SetAction(sig, handler) }()
-	}
-	_ = unix.Kill(pid, sig)
-	for range 2 { // the stop may hit another thread a moment later, and the first time pass during it
-		select {
-		case <-s.cont:
-			return true
-		case <-time.After(contTime):
-		}
-	}
-	return false
 }
 
 // proceed lets the command go on, in the foreground if this process is there. stop
@@ -312,7 +251,7 @@ func (s *caller) take(k kind, data []byte) (event, bool) {
 		return event{kind: k, sig: unix.Signal(data[0]), number: data[len(data)-1]}, true
 	case k == kindExit && len(data) == 3:
 		return event{kind: k, status: ExitStatus{Code: int(data[0]), Signal: unix.Signal(data[1]), Core: data[2] == 1}}, true
-	case k == kindClosed || k == kindContinued:
+	case k == kindClosed || k == kindContinued || k == kindPlaced:
 		return event{kind: k}, true
 	case k == kindError:
 		f, err := decodeFailure(data)

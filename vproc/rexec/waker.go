@@ -99,6 +99,11 @@ func (w *waker) run() {
 	}
 }
 
+// ended reports whether the caller is known and has ended.
+func (w *waker) ended() bool {
+	return w.pidfd != nil && unix.PidfdSendSignal(int(w.pidfd.Fd()), 0, nil, 0) != nil
+}
+
 // close ends the waker: the caller has closed the connection.
 func (w *waker) close() {
 	if w == nil {
