@@ -3,9 +3,13 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"os"
 	"sync"
 	"text/tabwriter"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ssi/cluster/member"
 	"ssi/internal/id"
@@ -16,24 +20,72 @@ import (
 type procCluster struct {
 	processCluster
 
-	mu   sync.Mutex
-	view *member.View // of now
-	now  *procfs.Cluster
+	mu    sync.Mutex
+	view  *member.View // of now
+	now   *procfs.Cluster
+	level levelList
 }
 
-// Watch is the cluster for /proc, and a channel that is closed when that changes.
+// Watch is the cluster for /proc, and a channel that is closed when the nodes change.
 func (p *procCluster) Watch() (*procfs.Cluster, <-chan struct{}) {
 	view, changed := p.c.Members().Get()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.view != view { // it is asked far more often than the membership changes
+	if p.level.look(loadLevelPath, time.Now()) || p.view != view { // it is asked far more often than anything changes
 		p.view = view
-		p.now = &procfs.Cluster{Self: uint32(p.c.Self()), Files: clusterFiles(view, p.c.Self())}
+		p.now = &procfs.Cluster{Self: uint32(p.c.Self()), Files: append(clusterFiles(view, p.c.Self()), p.level.file)}
 		for _, n := range upNodes(view) {
 			p.now.Up = append(p.now.Up, uint32(n))
 		}
 	}
 	return p.now, changed
+}
+
+const (
+	// loadLevelPath is the programs that are to run on the least loaded node when they are executed, a name a
+	// line, as in OpenSSI. It is the administrator's, and of each node. /proc/cluster/loadlevellist shows it;
+	// nothing else reads it yet.
+	loadLevelPath = "/etc/ssi/loadlevellist"
+	maxLoadLevel  = 64 << 10 // bytes of it
+	loadLevelAge  = time.Second
+)
+
+// levelList is that file as it was a moment ago.
+type levelList struct {
+	file *procfs.File
+	at   time.Time
+}
+
+// look reads the file again if that was loadLevelAge ago, and reports whether it changed. A node
+// without the file levels nothing: then it is empty.
+func (l *levelList) look(path string, now time.Time) (changed bool) {
+	if l.file != nil && now.Sub(l.at) < loadLevelAge {
+		return false
+	}
+	l.at = now
+	content := regularFile(path, maxLoadLevel)
+	if l.file != nil && bytes.Equal(l.file.Content, content) {
+		return false
+	}
+	l.file = &procfs.File{Name: "loadlevellist", Content: content}
+	return true
+}
+
+// regularFile is what a regular file has, up to a limit in bytes; nothing if there is none.
+func regularFile(path string, limit int64) []byte {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would block
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit))
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
 // maxEvents is how many transitions /proc/cluster/events has.

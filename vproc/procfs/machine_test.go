@@ -113,8 +113,8 @@ type cluster struct {
 	kept    map[string]*os.File
 	gone    bool // machine 2 has left
 	placed  map[id.PID]bool
-	here    []int32
-	away    []*Moved
+	places  *Places
+	relay   *Relay
 	slow    chan struct{}
 	changed chan struct{}
 	mount   *exec.Cmd
@@ -156,7 +156,6 @@ func (c *cluster) Watch() (*Cluster, <-chan struct{}) {
 	if c.gone {
 		now.Up, now.Files[0].Content = []uint32{1}, []byte("1 up\n")
 	}
-	now.Placed, now.Away = c.here, c.away
 	return now, c.changed
 }
 
@@ -206,11 +205,13 @@ func (c *cluster) control(_ context.Context, call *api.Call) error {
 	case "leave", "join":
 		c.gone = p.Do == "leave"
 	case "here": // the process of that PID lives on machine 1
-		c.here = append(c.here, int32(pid))
+		c.places = &Places{Placed: append(slices.Clone(c.places.Placed), pid), Away: c.places.Away}
+		c.relay.SetPlaces(c.places)
 	case "there": // on machine 2, which publishes it
 		c.placed[pid] = true
 	case "away": // and machine 1 knows that
-		c.away = append(c.away, &Moved{Pid: int32(pid), Node: 2})
+		c.places = &Places{Placed: c.places.Placed, Away: map[id.PID]id.Node{pid: 2}}
+		c.relay.SetPlaces(c.places)
 	default:
 		changed = false
 	}
@@ -318,7 +319,7 @@ func machine1(log *slog.Logger) int {
 	if err := newMachine(1); err != nil {
 		return fatal("machine 1", err)
 	}
-	c := &cluster{dir: os.Getenv(dirEnv), kept: map[string]*os.File{}, placed: map[id.PID]bool{}, changed: make(chan struct{})}
+	c := &cluster{dir: os.Getenv(dirEnv), kept: map[string]*os.File{}, placed: map[id.PID]bool{}, places: &Places{}, changed: make(chan struct{})}
 	// From outside: machine 2's /proc, and the connection to it.
 	proc, in, out := os.NewFile(3, "proc"), os.NewFile(4, "answers"), os.NewFile(5, "commands")
 	for _, f := range []*os.File{proc, in, out} {
@@ -334,7 +335,8 @@ func machine1(log *slog.Logger) int {
 	}
 	c.service = node
 	s := api.NewServer(log)
-	s.Handle(Method, NewRelay(c, log).Handle)
+	c.relay = NewRelay(c, log)
+	s.Handle(Method, c.relay.Handle)
 	s.Handle("test.Control", c.control)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(c.dir, "api"), Net: "unix"})
 	if err != nil {

@@ -36,6 +36,8 @@ const (
 	// who asks ends the wait, and knows that it was the time.
 	maxWait = 10 * time.Second
 	grace   = 200 * time.Millisecond
+	// rewatch is after how long files of /proc/cluster that change without a change of the cluster are told.
+	rewatch = 2 * time.Second
 )
 
 // Service is what other nodes may ask.
@@ -76,18 +78,62 @@ func Register(h interface{ Handle(string, ics.Handler) }, s Service) {
 type Nodes interface {
 	// Call asks a node.
 	Call(ctx context.Context, n id.Node, method string, req, reply proto.Message) error
-	// Watch is the cluster now, and a channel that is closed when that changes.
+	// Watch is the cluster now, the same pointer as long as nothing changed, and a channel that is closed
+	// when the nodes change.
 	Watch() (*Cluster, <-chan struct{})
 }
 
-// Relay carries the questions of the role mount to the nodes.
+// Places is where processes live whose PIDs do not tell it.
+type Places struct {
+	Placed []id.PID           // PIDs of other nodes whose processes live here
+	Away   map[id.PID]id.Node // PIDs of this node whose processes live elsewhere, and where
+}
+
+// Relay carries the questions of the role mount to the nodes, and the news to it.
 type Relay struct {
 	nodes Nodes
 	log   *slog.Logger
+
+	mu     sync.Mutex
+	places *Places
+	moved  chan struct{} // closed when places changes
 }
 
 // NewRelay makes a relay.
-func NewRelay(nodes Nodes, log *slog.Logger) *Relay { return &Relay{nodes, log} }
+func NewRelay(nodes Nodes, log *slog.Logger) *Relay {
+	return &Relay{nodes: nodes, log: log, places: &Places{}, moved: make(chan struct{})}
+}
+
+// SetPlaces tells the role mount where processes live now. It does not wait. p must not change any more.
+func (y *Relay) SetPlaces(p *Places) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.places = p
+	close(y.moved)
+	y.moved = make(chan struct{})
+}
+
+// watch is what the role mount is told, of which parts, and what is closed when they change.
+func (y *Relay) watch() (news *Cluster, of newsOf, changed, moved <-chan struct{}) {
+	now, changed := y.nodes.Watch()
+	y.mu.Lock()
+	p, moved := y.places, y.moved
+	y.mu.Unlock()
+	news = &Cluster{Self: now.GetSelf(), Up: now.GetUp(), Files: now.GetFiles(), Hidden: now.GetHidden()}
+	for _, pid := range p.Placed {
+		news.Placed = append(news.Placed, int32(pid))
+	}
+	for pid, n := range p.Away {
+		news.Away = append(news.Away, &Moved{Pid: int32(pid), Node: uint32(n)})
+	}
+	return news, newsOf{now, p}, changed, moved
+}
+
+// newsOf is what news was made of.
+type newsOf struct {
+	now    *Cluster
+	places *Places
+}
 
 // Handle serves one role mount: it is the handler of Method.
 func (y *Relay) Handle(ctx context.Context, c *api.Call) error {
@@ -119,11 +165,19 @@ func (y *Relay) serve(ctx context.Context, conn net.Conn) error {
 		}
 	}
 	wg.Go(func() {
+		again := time.NewTicker(rewatch)
+		defer again.Stop()
+		var told newsOf
 		for {
-			now, changed := y.nodes.Watch()
-			tell(&Tell{Cluster: now})
+			news, of, changed, moved := y.watch()
+			if of != told {
+				tell(&Tell{Cluster: news})
+				told = of
+			}
 			select {
 			case <-changed:
+			case <-moved:
+			case <-again.C:
 			case <-ctx.Done():
 				return
 			}
