@@ -13,9 +13,9 @@ import (
 // a few KiB, asleep, its program is Hollow. It takes orders, which are system
 // calls, from memory that it shares with whoever made it:
 //
-//	start	map file 3 (ArenaSize bytes) at ArenaAddr; block all signals; done = seq
+//	start	map file 0 (ArenaSize bytes) at ArenaAddr; block all signals; done = seq
 //	loop	wait for SIGUSR1 or SIGCHLD
-//		of each child that ended, stopped or went on, write a Report to file 4
+//		of each child that ended, stopped or went on, write a Report to file 1
 //		if target is its PID and seq is another than before: carry out the orders; done = seq
 //
 // The first order is at ArenaOrders; ArenaData and what follows is free for what

@@ -11,13 +11,13 @@ TEXT ·hollow(SB), NOSPLIT|NOFRAME, $0
 	MOVQ SP, BX
 	MOVQ $0x20000000, R12
 
-	// mmap(R12, arenaSize, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_FIXED, 3, 0)
+	// mmap(R12, arenaSize, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_FIXED, 0, 0)
 	MOVQ $9, AX
 	MOVQ R12, DI
 	MOVQ $0x400000, SI
 	MOVQ $3, DX
 	MOVQ $0x11, R10
-	MOVQ $3, R8
+	XORQ R8, R8
 	XORQ R9, R9
 	SYSCALL
 	CMPQ AX, R12
@@ -57,10 +57,10 @@ reap:
 	TESTQ AX, AX
 	JLE   command
 
-	// write(4, {pid, status, rusage}, 160)
+	// write(1, {pid, status, rusage}, 160)
 	MOVQ AX, 0(BX)
 	MOVQ $1, AX
-	MOVQ $4, DI
+	MOVQ $1, DI
 	MOVQ BX, SI
 	MOVQ $160, DX
 	SYSCALL

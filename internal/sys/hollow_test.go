@@ -50,7 +50,7 @@ func startHollow(t *testing.T) (pid int, a Arena, reports *os.File) {
 	}
 	defer w.Close()
 	cmd := exec.Command("/proc/self/fd/" + strconv.Itoa(fd))
-	cmd.ExtraFiles = []*os.File{arena, w}
+	cmd.Stdin, cmd.Stdout = arena, w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
