@@ -27,11 +27,11 @@ import (
 	"ssi/vproc/call"
 )
 
-// The tests run as node 1 in a PID namespace of their own. Node 2 is a daemon in
-// another one, which its PID 1 starts anew when it is killed.
+// The tests run as node 1 in a PID namespace of their own. Node 2, or each of three
+// nodes, is a daemon in another one, which its PID 1 starts anew when it is killed.
 const (
 	insideEnv = "SSI_TEST_INSIDE" // the process is in a PID namespace for tests
-	homeEnv   = "SSI_TEST_HOME"   // the directory of the daemon that the process is
+	homeEnv   = "SSI_TEST_HOME"   // the node and the directory of the daemon that the process is
 )
 
 // patience bounds every wait of the tests.
@@ -77,9 +77,9 @@ func TestMain(m *testing.M) {
 	os.Exit(cmd.ProcessState.ExitCode())
 }
 
-// startHomes serves the wish for a node 2: its namespace must not be below that of
-// the tests, whose processes would see its. Who connects sends a directory; the end
-// of the connection is the end of the node.
+// startHomes serves the wish for another node: its namespace must not be below that
+// of the tests, whose processes would see its. Who connects sends its number and a
+// directory; the end of the connection is the end of the node.
 func startHomes() (path string, stop func(), err error) {
 	dir, err := os.MkdirTemp("/dev/shm", "homes")
 	if err != nil {
@@ -105,13 +105,13 @@ func startHomes() (path string, stop func(), err error) {
 func startHome(c net.Conn) {
 	defer func() { _ = c.Close() }()
 	r := bufio.NewReader(c)
-	dir, err := r.ReadString('\n')
+	home, err := r.ReadString('\n')
 	if err != nil {
 		return
 	}
 	cmd := inNamespace(`exec 3>&2; while :; do "$0" 2>&3; done 2>/dev/null`) // without what the shell says about killed ones
 	cmd.Stderr = os.Stderr
-	cmd.Env = append(os.Environ(), homeEnv+"="+strings.TrimSpace(dir))
+	cmd.Env = append(os.Environ(), homeEnv+"="+strings.TrimSpace(home))
 	if err := cmd.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return
@@ -151,14 +151,27 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// Home is the daemon of node 2, for net/rpc.
+// wantHome has another node be there until the test ends.
+func wantHome(t testing.TB, n id.Node, dir string) {
+	t.Helper()
+	c, err := net.Dial("unix", os.Getenv(insideEnv))
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	_, err = fmt.Fprintln(c, n, dir)
+	must(t, err)
+}
+
+// Home is the daemon of another node, for net/rpc.
 type Home struct {
 	m         *Remote
+	self      id.Node
+	dir       string
 	dieIn     atomic.Int64 // calls until it kills itself; 0: never
 	protected struct {
 		sync.Mutex
 		pids []int
 	}
+	placed placed
 }
 
 // Message is one of another node.
@@ -177,25 +190,37 @@ type Start struct {
 	Output  string
 }
 
-func serveHome(dir string) error {
+func serveHome(home string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	h := &Home{}
-	if err := window(2); err != nil {
+	if _, err := fmt.Sscan(home, &h.self, &h.dir); err != nil {
+		return err
+	}
+	if err := window(h.self); err != nil {
+		return err
+	}
+	if err := h.placed.load(h.knowledge()); err != nil {
 		return err
 	}
 	var err error
-	h.m, err = New(Config{Self: 2, Peers: &peers{}, Log: log, Dir: filepath.Join(dir, "home"), Protected: func() []int {
-		h.protected.Lock()
-		defer h.protected.Unlock()
-		return slices.Clone(h.protected.pids)
-	}})
+	h.m, err = New(Config{
+		Self: h.self, Peers: newMesh(h.self, h.dir), Log: log, Dir: filepath.Join(h.dir, fmt.Sprintf("home%d", h.self)),
+		Lives: h.placed.lives,
+		Protected: func() []int {
+			h.protected.Lock()
+			defer h.protected.Unlock()
+			return slices.Clone(h.protected.pids)
+		},
+	})
 	if err != nil {
 		return err
 	}
-	if err := serveOnNode(dir); err != nil {
-		return err
+	if h.self == 2 {
+		if err := serveOnNode(h.dir); err != nil {
+			return err
+		}
 	}
-	path := filepath.Join(dir, "socket")
+	path := socketOf(h.dir, h.self)
 	_ = os.Remove(path)
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -277,13 +302,9 @@ func newWorld(t testing.TB) *world {
 	must(t, err)
 	must(t, os.Chmod(dir, 0o711))
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir, peers: &peers{socket: filepath.Join(dir, "socket")}}
+	w := &world{t: t, dir: dir, peers: &peers{link: link{node: 2, socket: socketOf(dir, 2)}}}
 	must(t, window(1))
-	c, err := net.Dial("unix", os.Getenv(insideEnv))
-	must(t, err)
-	t.Cleanup(func() { _ = c.Close() })
-	_, err = fmt.Fprintln(c, dir)
-	must(t, err)
+	wantHome(t, 2, dir)
 	w.open()
 	t.Cleanup(func() { w.m.Close() })
 	eventually(t, "node 2", func() bool { return w.peers.do(t.Context(), "Die", int64(0), new(bool)) == nil })

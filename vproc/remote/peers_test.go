@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/rpc"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,15 +17,23 @@ import (
 	"ssi/internal/id"
 )
 
-// peers is the cluster as node 1 sees it: itself and, while it is up, node 2.
-type peers struct {
+// link is the way to the daemon of a node.
+type link struct {
+	node   id.Node
 	socket string
-	down   atomic.Bool
-	hook   atomic.Pointer[func(method string) error] // called before each call, if set
-	direct *Remote                                   // node 2, if it is in this process
 
 	mu     sync.Mutex
 	client *rpc.Client
+}
+
+func socketOf(dir string, n id.Node) string { return filepath.Join(dir, "socket"+n.String()) }
+
+// peers is the cluster as node 1 sees it: itself and, while it is up, node 2.
+type peers struct {
+	link
+	down   atomic.Bool
+	hook   atomic.Pointer[func(method string) error] // called before each call, if set
+	direct *Remote                                   // node 2, if it is in this process
 }
 
 // setHook also serves while calls are under way.
@@ -37,7 +46,7 @@ func (p *peers) Nodes() []id.Node {
 	return []id.Node{1, 2}
 }
 
-func (p *peers) connect() (*rpc.Client, error) {
+func (p *link) connect() (*rpc.Client, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.client != nil {
@@ -51,7 +60,7 @@ func (p *peers) connect() (*rpc.Client, error) {
 	return p.client, nil
 }
 
-func (p *peers) drop(c *rpc.Client) {
+func (p *link) drop(c *rpc.Client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.client == c {
@@ -61,24 +70,24 @@ func (p *peers) drop(c *rpc.Client) {
 }
 
 // do calls a method of Home; an error of the connection is Unavailable.
-func (p *peers) do(ctx context.Context, method string, args, reply any) error {
+func (p *link) do(ctx context.Context, method string, args, reply any) error {
 	c, err := p.connect()
 	if err != nil {
-		return errno.New(errno.Unavailable, method, 2, "%w", err)
+		return errno.New(errno.Unavailable, method, p.node, "%w", err)
 	}
 	select {
 	case done := <-c.Go("Home."+method, args, reply, make(chan *rpc.Call, 1)).Done:
 		var server rpc.ServerError
 		if done.Error != nil && !errors.As(done.Error, &server) {
 			p.drop(c)
-			return errno.New(errno.Unavailable, method, 2, "%w", done.Error)
+			return errno.New(errno.Unavailable, method, p.node, "%w", done.Error)
 		}
 		if done.Error != nil {
-			return errno.New(errno.Invalid, method, 2, "%w", done.Error)
+			return errno.New(errno.Invalid, method, p.node, "%w", done.Error)
 		}
 		return nil
 	case <-ctx.Done():
-		return errno.New(errno.Unavailable, method, 2, "%w", ctx.Err())
+		return errno.New(errno.Unavailable, method, p.node, "%w", ctx.Err())
 	}
 }
 
@@ -96,8 +105,34 @@ func (p *peers) Call(ctx context.Context, n id.Node, method string, req, reply p
 		reply.(*wrapperspb.BytesValue).Value = out
 		return err
 	}
+	return p.pass(ctx, 1, method, req, reply)
+}
+
+// pass sends a message of node from.
+func (p *link) pass(ctx context.Context, from id.Node, method string, req, reply proto.Message) error {
 	var out []byte
-	err := p.do(ctx, method[strings.LastIndexByte(method, '/')+1:], Message{1, req.(*wrapperspb.BytesValue).GetValue()}, &out)
+	err := p.do(ctx, method[strings.LastIndexByte(method, '/')+1:], Message{from, req.(*wrapperspb.BytesValue).GetValue()}, &out)
 	reply.(*wrapperspb.BytesValue).Value = out
 	return err
+}
+
+// mesh is the cluster of three nodes as one of them sees it; a node that is not
+// there is down.
+type mesh struct {
+	self  id.Node
+	links map[id.Node]*link
+}
+
+func newMesh(self id.Node, dir string) *mesh {
+	m := &mesh{self: self, links: map[id.Node]*link{}}
+	for n := id.Node(1); n <= 3; n++ {
+		m.links[n] = &link{node: n, socket: socketOf(dir, n)}
+	}
+	return m
+}
+
+func (m *mesh) Nodes() []id.Node { return []id.Node{1, 2, 3} }
+
+func (m *mesh) Call(ctx context.Context, n id.Node, method string, req, reply proto.Message) error {
+	return m.links[n].pass(ctx, m.self, method, req, reply)
 }
