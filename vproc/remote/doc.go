@@ -1,7 +1,7 @@
 // Package remote decides and carries out the system calls that the gate caught.
 //
 // Remote.Handle is the caller's side. A call that means one process goes to the
-// node in whose window the PID lies; one that means a group, a user or everyone
+// node where that lives; one that means a group, a user or everyone
 // goes to all nodes that are UP at once, and the answers are put together as one
 // kernel would have (combine.go). What this node's kernel can do alone it is told
 // to do (Outcome.Continue), so that nothing of a call is imitated. Remote.Quick is
@@ -17,6 +17,18 @@
 //
 // A group or session of window 0 is this node's alone; all others have one number
 // in the cluster.
+//
+// # Where a process lives
+//
+// That is the node in whose window its PID lies, its home, unless it was placed on
+// another one (Config.Lives). That one knows it by itself. At home a surrogate has the
+// PID, and the home knows where the process is. All others ask the home, which does
+// nothing but name the other node, and then that one under the same Origin; maxMoves
+// such answers are followed. A node that does not have the process says ESRCH.
+//
+// A surrogate gets what is sent to its PID at home natively and passes it on, which is
+// its own matter; what it does to itself it means. SIGSTOP, SIGCONT and what reads or
+// changes attributes is caught at home too, and goes to where the process lives.
 //
 // # Exactly once
 //
@@ -49,9 +61,13 @@
 // takes maxMembers processes or threads of a node. Each node that calls costs about
 // 1 MiB of memory for what is known of its calls.
 //
-// Where a signal goes one by one to processes of the caller's own node, or comes
-// from a process of window 0, its si_pid is that of the deputy. An outcome that is
-// not known counts in a call to many as an error of one process would: kill(-1)
+// Where a signal goes one by one to processes of the caller's own node, comes from a
+// process of window 0, or goes to a node where something stands for the caller, its
+// si_pid is that of the deputy: the kernel lets nobody say another one with the codes
+// of kill(2) and tgkill(2) (do_rt_sigqueueinfo in kernel/signal.c). A call to a process
+// that was placed, handled again by the next daemon of the caller after that process
+// has ended, fails with ESRCH though it may have been done. SIGSTOP by a pidfd that was
+// opened at home stops the surrogate. An outcome that is not known counts in a call to many as an error of one process would: kill(-1)
 // succeeds all the same.
 //
 // # Goroutines and locks
