@@ -21,7 +21,7 @@ cluster/core cluster/ics                             # consensus; transport
 cluster                                              # runs the core
 cluster/control                                      # the cluster's methods of the local socket
 vproc/call                                           # the system calls that name processes
-vproc/window vproc/gate vproc/remote vproc/standin vproc/procfs vproc/proctab   # the process space: its parts
+vproc/window vproc/gate vproc/ptrace vproc/remote vproc/standin vproc/procfs vproc/proctab   # the process space: its parts
 vproc/spawn vproc/rexec                              # creates processes here; and there
 libcluster                                           # the cluster's system calls, for programs of users
 applet init lab                                      # commands; PID 1; a cluster on one machine
