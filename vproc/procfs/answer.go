@@ -54,6 +54,8 @@ type answers struct {
 	byWho  map[asker]*answer
 	order  []*answer
 	bytes  int
+	missed asker // the last question that was not at hand and may be asked for many processes, and when
+	at     time.Time
 }
 
 func newAnswers() answers {
@@ -127,12 +129,12 @@ func (a *answers) keep(s *answer) {
 
 // askerOf is who asks q by r.
 func (t *tree) askerOf(r *fuse.Request, n uint64, q *question) (asker, *Caller) {
-	w, c := asker{question: *q, far: split(n).far}, t.callerFor(r, q)
-	w.who = identity(c)
+	c := t.callerFor(r, q)
+	w := asker{question: *q, far: split(n).far, who: c.who}
 	if !q.steady() && !q.stranger {
 		w.tid = r.PID
 	}
-	return w, c
+	return w, c.Caller
 }
 
 // steady reports whether the answer nearly never changes.
@@ -163,11 +165,13 @@ func (t *tree) answer(ctx context.Context, r *fuse.Request, n uint64, q *questio
 		return s, s.lost
 	}
 	s := &answer{node: n, asker: w, at: time.Now()} // before home is asked: what changes meanwhile is newer
-	rep, e := t.fetch(ctx, c, q)
+	also := t.others(w)
+	rep, e := t.fetch(ctx, c, q, also)
 	if e != 0 {
 		t.answers.addLost(w, e)
 		return nil, e
 	}
+	t.addOthers(w, n, also, rep, s.at)
 	s.data, s.err = rep.GetData(), unix.Errno(rep.GetErrno())
 	if s.err == unix.ENOENT || s.err == unix.ESRCH {
 		return nil, unix.ENOENT
@@ -193,20 +197,20 @@ func (t *tree) tidy(s *answer) {
 
 // ask asks q in the name of the caller of r.
 func (t *tree) ask(ctx context.Context, r *fuse.Request, q *question) (*FetchReply, unix.Errno) {
-	return t.fetch(ctx, t.callerFor(r, q), q)
+	return t.fetch(ctx, t.callerFor(r, q).Caller, q, nil)
 }
 
-func (t *tree) callerFor(r *fuse.Request, q *question) *Caller {
+func (t *tree) callerFor(r *fuse.Request, q *question) knownCaller {
 	if q.stranger {
 		return nobody()
 	}
 	return t.callerOf(r)
 }
 
-func (t *tree) fetch(ctx context.Context, c *Caller, q *question) (*FetchReply, unix.Errno) {
+func (t *tree) fetch(ctx context.Context, c *Caller, q *question, also []int32) (*FetchReply, unix.Errno) {
 	ask, cancel := context.WithTimeout(ctx, fetchWait)
 	defer cancel()
-	rep, err := t.peers.Fetch(ask, q.node, &FetchRequest{Caller: c, Pid: int32(q.pid), Path: q.path, What: q.what})
+	rep, err := t.peers.Fetch(ask, q.node, &FetchRequest{Caller: c, Pid: int32(q.pid), Path: q.path, What: q.what, Also: also})
 	switch {
 	case err == nil && rep != nil && rep.GetErrno() < 4096: // MAX_ERRNO of the kernel
 		return rep, 0

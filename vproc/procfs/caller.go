@@ -39,13 +39,16 @@ type callerKey struct{ tid, uid, gid uint32 }
 
 type knownCaller struct {
 	*Caller
-	at time.Time
+	who string // see identity
+	at  time.Time
 }
 
 // maxCallers is how many are kept.
 const maxCallers = 256
 
-func nobody() *Caller { return &Caller{Uid: stranger, Gid: stranger} }
+func nobody() knownCaller { return newCaller(&Caller{Uid: stranger, Gid: stranger}) }
+
+func newCaller(c *Caller) knownCaller { return knownCaller{c, identity(c), time.Now()} }
 
 // identity is all of a caller that decides about what it may see.
 func identity(c *Caller) string {
@@ -58,23 +61,23 @@ func identity(c *Caller) string {
 
 // callerOf is the caller of r for the kernel of another node, as it was again ago at most. It
 // must not be written to.
-func (t *tree) callerOf(r *fuse.Request) *Caller {
+func (t *tree) callerOf(r *fuse.Request) knownCaller {
 	k := callerKey{r.PID, r.UID, r.GID}
 	c := &t.callers
 	c.mu.Lock()
 	known, ok := c.known[k]
 	c.mu.Unlock()
 	if ok && time.Since(known.at) < again {
-		return known.Caller
+		return known
 	}
-	known = knownCaller{t.lookAtCaller(r), time.Now()}
+	known = newCaller(t.lookAtCaller(r))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil || len(c.known) >= maxCallers {
 		c.known = map[callerKey]knownCaller{}
 	}
 	c.known[k] = known
-	return known.Caller
+	return known
 }
 
 // lookAtCaller finds out who the caller is. What is not known for certain is not claimed: user 0 counts as
@@ -86,7 +89,7 @@ func (t *tree) lookAtCaller(r *fuse.Request) *Caller {
 	status, err := t.status(r.PID, buf)
 	if err != nil {
 		if r.UID == 0 {
-			return nobody()
+			return nobody().Caller
 		}
 		return c
 	}
@@ -102,12 +105,12 @@ func (t *tree) lookAtCaller(r *fuse.Request) *Caller {
 	}
 	caps, err := strconv.ParseUint(string(statusLine(status, "CapEff")), 16, 64)
 	if err != nil || caps&(1<<unix.CAP_SYS_PTRACE) == 0 {
-		return nobody()
+		return nobody().Caller
 	}
 	ns := make([]byte, 64)
 	n, err := unix.Readlinkat(int(t.real.Fd()), strconv.Itoa(int(r.PID))+"/ns/user", ns)
 	if err != nil || t.ids.userNS == "" || string(ns[:n]) != t.ids.userNS {
-		return nobody()
+		return nobody().Caller
 	}
 	return c
 }

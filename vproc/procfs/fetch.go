@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,11 @@ const (
 	// maxFetches is how many are read at once: reading a file of a process may
 	// block for as long as the process blocks it.
 	maxFetches = 64
+	// maxAlso is of how many more processes one question is, maxAlsoBytes what the answers to those may have
+	// in all, and alsoWait how long they are waited for.
+	maxAlso      = 256
+	maxAlsoBytes = 1 << 20
+	alsoWait     = 50 * time.Millisecond
 	// maxNames is how many names a listing has: descriptors or threads.
 	maxNames = 1 << 17
 )
@@ -61,21 +67,74 @@ func (f *Fetcher) Fetch(ctx context.Context, req *FetchRequest) (*FetchReply, er
 	default:
 		return nil, errno.New(errno.Full, "read /proc", 0, "%d files are being read already; one of the processes may be blocking that", maxFetches)
 	}
-	rep := &FetchReply{}
-	done := make(chan struct{})
-	go func() { // reading cannot be interrupted; the slot is held as long as it lasts
-		defer func() { <-f.slots; close(done) }()
+	also, ok := alsoOf(req)
+	if !ok {
+		return nil, errno.New(errno.Invalid, "read /proc", 0, "%d processes at once", len(req.GetAlso()))
+	}
+	read := make(chan *FetchReply, 1+len(also)) // so that it waits for nobody
+	go func() {                                 // reading cannot be interrupted; the slot is held as long as it lasts
+		defer func() { <-f.slots }()
+		defer close(read)
 		who := sys.Credentials{UID: c.GetUid(), GID: c.GetGid(), Groups: c.GetGroups()}
-		if err := sys.As(who, func() error { return f.do(req.GetWhat(), path, rep) }); err != nil {
-			rep.Errno = uint32(errnoOf(err))
+		if err := sys.As(who, func() error { f.all(ctx, req, path, also, read); return nil }); err != nil {
+			read <- &FetchReply{Errno: uint32(errnoOf(err))}
 		}
 	}()
+	var rep *FetchReply
 	select {
-	case <-done:
-		return rep, nil
+	case rep = <-read:
 	case <-ctx.Done():
 		return nil, errno.New(errno.Timeout, "read /proc", 0, "%s: %w", path, ctx.Err())
 	}
+	enough := time.NewTimer(alsoWait)
+	defer enough.Stop()
+	for {
+		select {
+		case more, ok := <-read:
+			if ok {
+				rep.Also = append(rep.Also, more)
+				continue
+			}
+		case <-enough.C:
+		case <-ctx.Done():
+		}
+		return rep, nil
+	}
+}
+
+// all does what req asks, and then the same for those that it asks for, too, as long as there is room and time.
+func (f *Fetcher) all(ctx context.Context, req *FetchRequest, path string, also []string, read chan<- *FetchReply) {
+	one := func(path string) *FetchReply {
+		rep := &FetchReply{}
+		if err := f.do(req.GetWhat(), path, rep); err != nil {
+			rep.Errno = uint32(errnoOf(err))
+		}
+		return rep
+	}
+	read <- one(path)
+	size := 0
+	for _, path := range also {
+		rep := one(path)
+		if size += len(rep.GetData()); size > maxAlsoBytes || ctx.Err() != nil {
+			return
+		}
+		read <- rep
+	}
+}
+
+// alsoOf is the files that are asked for, too.
+func alsoOf(req *FetchRequest) (paths []string, ok bool) {
+	if len(req.GetAlso()) > maxAlso || len(req.GetAlso()) > 0 && req.GetWhat() != What_READ {
+		return nil, false
+	}
+	for _, pid := range req.GetAlso() {
+		path, ok := pathOf(&FetchRequest{Pid: pid, Path: req.GetPath()})
+		if !ok || pid == 0 {
+			return nil, false
+		}
+		paths = append(paths, path)
+	}
+	return paths, true
 }
 
 func errnoOf(err error) unix.Errno {

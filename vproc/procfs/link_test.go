@@ -197,7 +197,7 @@ func TestRefresh(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(r.run)
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	r.refresh(ctx, listWait, false, 2, 3)
+	r.refresh(ctx, listWait, false, false, 2, 3)
 	within(t, 10*time.Second, func() error {
 		if tab.find(two) == nil {
 			return errors.New("node 2 is not known")
@@ -208,8 +208,8 @@ func TestRefresh(t *testing.T) {
 		t.Error("node 3 answered")
 	}
 	// Were it waited for, this would take an hour.
-	r.refresh(ctx, time.Hour, false, 2, 3)
-	r.refresh(ctx, time.Hour, false, 3)
+	r.refresh(ctx, time.Hour, false, false, 2, 3)
+	r.refresh(ctx, time.Hour, false, false, 3)
 	peers.mu.Lock()
 	if n := peers.polls[3]; n != 1 {
 		t.Errorf("node 3 was asked %d times at once", n)
@@ -217,11 +217,11 @@ func TestRefresh(t *testing.T) {
 	peers.slow[3] = nil
 	peers.mu.Unlock()
 	close(open)
-	r.refresh(ctx, 10*time.Second, true, 3)
+	r.refresh(ctx, 10*time.Second, true, false, 3)
 	if tab.find(tri) == nil {
 		t.Error("node 3 is not known")
 	}
-	r.refresh(ctx, time.Hour, false, 9) // nobody
+	r.refresh(ctx, time.Hour, false, false, 9) // nobody
 }
 
 // While somebody looks, what is known is kept up to date.

@@ -252,7 +252,7 @@ const firstPID = 1 << 16
 // listRoot is the names in /proc: those of the node, and the processes of all
 // nodes in the order of their PIDs.
 func (t *tree) listRoot(ctx context.Context) ([]item, unix.Errno) {
-	t.fresh.refresh(ctx, listWait, false, t.table.nodes()...)
+	t.fresh.refresh(ctx, listWait, false, true, t.table.nodes()...)
 	names, err := t.realNames()
 	if err != nil {
 		return nil, unix.EIO
@@ -311,7 +311,7 @@ func (t *tree) listRoot(ctx context.Context) ([]item, unix.Errno) {
 
 // listFar is the names in the procfs of another node.
 func (t *tree) listFar(ctx context.Context, r *fuse.Request, n id.Node) ([]item, unix.Errno) {
-	t.fresh.refresh(ctx, listWait, false, n)
+	t.fresh.refresh(ctx, listWait, false, true, n)
 	if _, up := t.table.up(n); !up {
 		return nil, unix.ENOENT
 	}

@@ -103,11 +103,14 @@ func (t *tree) found(r *fuse.Request, n uint64) {
 	switch tid, file := i.task(); {
 	case o.from != nil && (o.from.what == What_READ || i.kind == kindItem && o.name == 0):
 		w, _ := t.askerOf(r, n, o.from)
-		if t.atHand(w, n) != nil {
-			t.foundThere(t.ctx, r, n, &o)
+		if a := t.atHand(w, n); a != nil {
+			t.foundThere(r, n, &o, a, a.lost)
 			return
 		}
-		t.wait(r, func(ctx context.Context) { t.foundThere(ctx, r, n, &o) })
+		t.wait(r, func(ctx context.Context) {
+			a, e := t.answer(ctx, r, n, o.from)
+			t.foundThere(r, n, &o, a, e)
+		})
 	case i.kind == kindTask && file == fileDir && tid != i.pid: // is there such a thread?
 		ask := &question{node: i.node, pid: i.pid, path: "task/" + pidName(tid) + "/comm", stranger: true}
 		t.wait(r, func(ctx context.Context) {
@@ -122,11 +125,10 @@ func (t *tree) found(r *fuse.Request, n uint64) {
 	}
 }
 
-// foundThere answers a lookup that home has to be asked for: the size of a file is that
+// foundThere answers a lookup that home was asked for: the size of a file is that
 // of what is in it.
-func (t *tree) foundThere(ctx context.Context, r *fuse.Request, n uint64, o *object) {
+func (t *tree) foundThere(r *fuse.Request, n uint64, o *object, a *answer, e unix.Errno) {
 	link := o.from.what == What_LINK
-	a, e := t.answer(ctx, r, n, o.from)
 	switch {
 	case e != 0:
 	case link:
@@ -208,7 +210,7 @@ func (t *tree) lookupPID(r *fuse.Request, pid id.PID) {
 		t.tellPID(r, pid, n)
 	case n != 0:
 		t.wait(r, func(ctx context.Context) {
-			t.fresh.refresh(ctx, listWait, false, node)
+			t.fresh.refresh(ctx, listWait, false, false, node)
 			n, _ := t.process(pid)
 			if n == 0 { // it may have moved
 				n = t.newcomer(ctx, r, pid)
@@ -232,7 +234,7 @@ func (t *tree) newcomer(ctx context.Context, r *fuse.Request, pid id.PID) uint64
 		return 0
 	}
 	for nodes := []id.Node{pid.Home()}; ; nodes = t.table.nodes() {
-		t.fresh.refresh(ctx, lookWait, true, nodes...)
+		t.fresh.refresh(ctx, lookWait, true, true, nodes...)
 		n, _ := t.process(pid)
 		if n != 0 || ctx.Err() != nil {
 			return n

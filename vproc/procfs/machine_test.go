@@ -119,6 +119,7 @@ type cluster struct {
 	changed chan struct{}
 	mount   *exec.Cmd
 	lives   int
+	fetches int
 }
 
 // Call implements Nodes.
@@ -139,6 +140,9 @@ func (c *cluster) Call(ctx context.Context, n id.Node, method string, req, reply
 	case methodPoll:
 		rep, err = c.service.Poll(ctx, req.(*PollRequest))
 	case methodFetch:
+		c.mu.Lock()
+		c.fetches++
+		c.mu.Unlock()
 		rep, err = c.service.Fetch(ctx, req.(*FetchRequest))
 	}
 	if err != nil {
@@ -172,9 +176,10 @@ type control struct {
 }
 
 type controlled struct {
-	PIDs   map[string]int
-	Lives  int
-	Remote remoteAnswer
+	PIDs    map[string]int
+	Lives   int
+	Fetches int
+	Remote  remoteAnswer
 }
 
 func (c *cluster) control(_ context.Context, call *api.Call) error {
@@ -228,7 +233,7 @@ func (c *cluster) control(_ context.Context, call *api.Call) error {
 	case "kill": // the role mount
 		_ = c.mount.Process.Kill()
 	}
-	rep.PIDs, rep.Lives = c.pids, c.lives
+	rep.PIDs, rep.Lives, rep.Fetches = c.pids, c.lives, c.fetches
 	return call.Reply(rep)
 }
 

@@ -80,6 +80,7 @@ type PollRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Instance      uint64                 `protobuf:"varint,1,opt,name=instance,proto3" json:"instance,omitempty"` // of the reply before; 0: none
 	Since         uint64                 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`       // its "at"
+	Quick         bool                   `protobuf:"varint,3,opt,name=quick,proto3" json:"quick,omitempty"`       // who began and who ended is enough
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -128,6 +129,13 @@ func (x *PollRequest) GetSince() uint64 {
 	return 0
 }
 
+func (x *PollRequest) GetQuick() bool {
+	if x != nil {
+		return x.Quick
+	}
+	return false
+}
+
 type PollReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Instance      uint64                 `protobuf:"varint,1,opt,name=instance,proto3" json:"instance,omitempty"` // of the publisher; another one numbers anew
@@ -138,6 +146,7 @@ type PollReply struct {
 	Processes     []*Process             `protobuf:"bytes,6,rep,name=processes,proto3" json:"processes,omitempty"`
 	Gone          []int32                `protobuf:"varint,7,rep,packed,name=gone,proto3" json:"gone,omitempty"`
 	Files         []string               `protobuf:"bytes,8,rep,name=files,proto3" json:"files,omitempty"` // with full: the names in the directory of a process
+	All           bool                   `protobuf:"varint,9,opt,name=all,proto3" json:"all,omitempty"`    // all processes were looked at, not only which there are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -226,6 +235,13 @@ func (x *PollReply) GetFiles() []string {
 		return x.Files
 	}
 	return nil
+}
+
+func (x *PollReply) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
 }
 
 // Process is files of proc_pid(5) as a stranger may read them.
@@ -395,7 +411,8 @@ type FetchRequest struct {
 	Pid           int32                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`  // 0: a file of the node
 	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"` // below the directory of the process
 	What          What                   `protobuf:"varint,4,opt,name=what,proto3,enum=ssi.vproc.procfs.What" json:"what,omitempty"`
-	Data          []byte                 `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"` // of WRITE
+	Data          []byte                 `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`         // of WRITE
+	Also          []int32                `protobuf:"varint,6,rep,packed,name=also,proto3" json:"also,omitempty"` // READ the same file of these processes, too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -465,12 +482,20 @@ func (x *FetchRequest) GetData() []byte {
 	return nil
 }
 
+func (x *FetchRequest) GetAlso() []int32 {
+	if x != nil {
+		return x.Also
+	}
+	return nil
+}
+
 type FetchReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Errno         uint32                 `protobuf:"varint,1,opt,name=errno,proto3" json:"errno,omitempty"` // what the kernel said; 0: well
 	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	Names         []string               `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
 	Written       uint32                 `protobuf:"varint,4,opt,name=written,proto3" json:"written,omitempty"` // of WRITE: how many bytes the kernel took
+	Also          []*FetchReply          `protobuf:"bytes,5,rep,name=also,proto3" json:"also,omitempty"`        // in their order; those at the end may be missing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -531,6 +556,13 @@ func (x *FetchReply) GetWritten() uint32 {
 		return x.Written
 	}
 	return 0
+}
+
+func (x *FetchReply) GetAlso() []*FetchReply {
+	if x != nil {
+		return x.Also
+	}
+	return nil
 }
 
 // Ask goes from role mount to role node.
@@ -880,10 +912,11 @@ var File_vproc_procfs_procfs_proto protoreflect.FileDescriptor
 
 const file_vproc_procfs_procfs_proto_rawDesc = "" +
 	"\n" +
-	"\x19vproc/procfs/procfs.proto\x12\x10ssi.vproc.procfs\"?\n" +
+	"\x19vproc/procfs/procfs.proto\x12\x10ssi.vproc.procfs\"U\n" +
 	"\vPollRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x14\n" +
-	"\x05since\x18\x02 \x01(\x04R\x05since\"\xd6\x01\n" +
+	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x14\n" +
+	"\x05quick\x18\x03 \x01(\bR\x05quick\"\xe8\x01\n" +
 	"\tPollReply\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x04R\x02at\x12\x12\n" +
@@ -892,7 +925,8 @@ const file_vproc_procfs_procfs_proto_rawDesc = "" +
 	"\x04boot\x18\x05 \x01(\x03R\x04boot\x127\n" +
 	"\tprocesses\x18\x06 \x03(\v2\x19.ssi.vproc.procfs.ProcessR\tprocesses\x12\x12\n" +
 	"\x04gone\x18\a \x03(\x05R\x04gone\x12\x14\n" +
-	"\x05files\x18\b \x03(\tR\x05files\"\xaf\x01\n" +
+	"\x05files\x18\b \x03(\tR\x05files\x12\x10\n" +
+	"\x03all\x18\t \x01(\bR\x03all\"\xaf\x01\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x10\n" +
@@ -905,19 +939,21 @@ const file_vproc_procfs_procfs_proto_rawDesc = "" +
 	"\x06Caller\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\rR\x06groups\"\xa6\x01\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\"\xba\x01\n" +
 	"\fFetchRequest\x120\n" +
 	"\x06caller\x18\x01 \x01(\v2\x18.ssi.vproc.procfs.CallerR\x06caller\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12*\n" +
 	"\x04what\x18\x04 \x01(\x0e2\x16.ssi.vproc.procfs.WhatR\x04what\x12\x12\n" +
-	"\x04data\x18\x05 \x01(\fR\x04data\"f\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\x12\x12\n" +
+	"\x04also\x18\x06 \x03(\x05R\x04also\"\x98\x01\n" +
 	"\n" +
 	"FetchReply\x12\x14\n" +
 	"\x05errno\x18\x01 \x01(\rR\x05errno\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
 	"\x05names\x18\x03 \x03(\tR\x05names\x12\x18\n" +
-	"\awritten\x18\x04 \x01(\rR\awritten\"\xb1\x01\n" +
+	"\awritten\x18\x04 \x01(\rR\awritten\x120\n" +
+	"\x04also\x18\x05 \x03(\v2\x1c.ssi.vproc.procfs.FetchReplyR\x04also\"\xb1\x01\n" +
 	"\x03Ask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\rR\x04node\x12\x1d\n" +
@@ -985,22 +1021,23 @@ var file_vproc_procfs_procfs_proto_depIdxs = []int32{
 	3,  // 0: ssi.vproc.procfs.PollReply.processes:type_name -> ssi.vproc.procfs.Process
 	4,  // 1: ssi.vproc.procfs.FetchRequest.caller:type_name -> ssi.vproc.procfs.Caller
 	0,  // 2: ssi.vproc.procfs.FetchRequest.what:type_name -> ssi.vproc.procfs.What
-	1,  // 3: ssi.vproc.procfs.Ask.poll:type_name -> ssi.vproc.procfs.PollRequest
-	5,  // 4: ssi.vproc.procfs.Ask.fetch:type_name -> ssi.vproc.procfs.FetchRequest
-	2,  // 5: ssi.vproc.procfs.Tell.poll:type_name -> ssi.vproc.procfs.PollReply
-	6,  // 6: ssi.vproc.procfs.Tell.fetch:type_name -> ssi.vproc.procfs.FetchReply
-	9,  // 7: ssi.vproc.procfs.Tell.cluster:type_name -> ssi.vproc.procfs.Cluster
-	11, // 8: ssi.vproc.procfs.Cluster.files:type_name -> ssi.vproc.procfs.File
-	10, // 9: ssi.vproc.procfs.Cluster.away:type_name -> ssi.vproc.procfs.Moved
-	1,  // 10: ssi.vproc.procfs.ProcFS.Poll:input_type -> ssi.vproc.procfs.PollRequest
-	5,  // 11: ssi.vproc.procfs.ProcFS.Fetch:input_type -> ssi.vproc.procfs.FetchRequest
-	2,  // 12: ssi.vproc.procfs.ProcFS.Poll:output_type -> ssi.vproc.procfs.PollReply
-	6,  // 13: ssi.vproc.procfs.ProcFS.Fetch:output_type -> ssi.vproc.procfs.FetchReply
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	6,  // 3: ssi.vproc.procfs.FetchReply.also:type_name -> ssi.vproc.procfs.FetchReply
+	1,  // 4: ssi.vproc.procfs.Ask.poll:type_name -> ssi.vproc.procfs.PollRequest
+	5,  // 5: ssi.vproc.procfs.Ask.fetch:type_name -> ssi.vproc.procfs.FetchRequest
+	2,  // 6: ssi.vproc.procfs.Tell.poll:type_name -> ssi.vproc.procfs.PollReply
+	6,  // 7: ssi.vproc.procfs.Tell.fetch:type_name -> ssi.vproc.procfs.FetchReply
+	9,  // 8: ssi.vproc.procfs.Tell.cluster:type_name -> ssi.vproc.procfs.Cluster
+	11, // 9: ssi.vproc.procfs.Cluster.files:type_name -> ssi.vproc.procfs.File
+	10, // 10: ssi.vproc.procfs.Cluster.away:type_name -> ssi.vproc.procfs.Moved
+	1,  // 11: ssi.vproc.procfs.ProcFS.Poll:input_type -> ssi.vproc.procfs.PollRequest
+	5,  // 12: ssi.vproc.procfs.ProcFS.Fetch:input_type -> ssi.vproc.procfs.FetchRequest
+	2,  // 13: ssi.vproc.procfs.ProcFS.Poll:output_type -> ssi.vproc.procfs.PollReply
+	6,  // 14: ssi.vproc.procfs.ProcFS.Fetch:output_type -> ssi.vproc.procfs.FetchReply
+	13, // [13:15] is the sub-list for method output_type
+	11, // [11:13] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_vproc_procfs_procfs_proto_init() }

@@ -31,7 +31,9 @@ const (
 	// freshFor is how long a scan answers everybody; a scan also takes a fifth of a processor at most.
 	freshFor  = 5 * time.Millisecond
 	scanShare = 4
-	// sweep is after how many scans a process is read again whose stat did not
+	// young is how long also a quick scan looks at a process: most execute a program soon.
+	young = 2 * time.Second
+	// sweep is after how many scans of all a process is read again whose stat did not
 	// change: a change of users or signals does not show there.
 	sweep = 16
 )
@@ -52,16 +54,30 @@ type Publisher struct {
 	at    uint64  // of the last change
 	lost  uint64  // of the last change that gone does not hold any more
 	scans uint64
-	began time.Time // of the last scan
-	took  time.Duration
+	any   pace   // of the last scan
+	whole pace   // of the last one that looked at all processes
+	round uint64 // number of that
+	quick bool   // this one does not
 	buf   []byte
 	path  []byte
+}
+
+// pace is when a scan began and how long it took.
+type pace struct {
+	began time.Time
+	took  time.Duration
+}
+
+// due reports whether it is time for another scan for who asked at a time.
+func (p pace) due(asked time.Time) bool {
+	return p.began.Before(asked) && asked.Sub(p.began) >= max(freshFor, scanShare*p.took)
 }
 
 // published is a process as others know it.
 type published struct {
 	at                           uint64 // of its last change
 	seen                         uint64 // number of the scan
+	born                         time.Time
 	uid, gid                     uint32
 	stat, status, statm, cmdline []byte
 	long                         bool
@@ -128,12 +144,19 @@ func (p *Publisher) Poll(ctx context.Context, req *PollRequest) (*PollReply, err
 	case <-ctx.Done(): // some process blocks the scan of another caller
 		return nil, errno.New(errno.Timeout, "list processes", p.self, "%w", ctx.Err())
 	}
-	if p.began.Before(asked) && asked.Sub(p.began) >= max(freshFor, scanShare*p.took) || p.scans == 0 {
-		if err := p.scan(); err != nil {
+	quick := req.GetQuick() && asked.Sub(p.whole.began) < keepUp
+	last := p.whole
+	if quick {
+		last = p.any
+	}
+	if last.due(asked) || p.scans == 0 {
+		if err := p.scan(quick); err != nil {
 			return nil, err
 		}
 	}
-	return p.changes(req), nil
+	rep := p.changes(req)
+	rep.All = !quick
+	return rep, nil
 }
 
 // changes is what is new since the last poll of this caller.
@@ -182,12 +205,19 @@ func (p *Publisher) changes(req *PollRequest) *PollReply {
 	return rep
 }
 
-// scan brings the table up to date, as a stranger sees it.
-func (p *Publisher) scan() error {
-	p.began = time.Now()
+// scan brings the table up to date, as a stranger sees it; a quick one only looks at the
+// processes that are new or young.
+func (p *Publisher) scan(quick bool) error {
+	p.any.began, p.quick = time.Now(), quick
 	p.scans++
+	if !quick {
+		p.round++
+	}
 	err := sys.As(sys.Credentials{UID: stranger, GID: stranger}, p.scanAs)
-	p.took = time.Since(p.began)
+	p.any.took = time.Since(p.any.began)
+	if !quick {
+		p.whole = p.any
+	}
 	if err != nil {
 		return errno.New(errno.Other, "list processes", p.self, "%w", err)
 	}
@@ -242,6 +272,10 @@ func (p *Publisher) shown(pid id.PID) bool {
 // left as not seen.
 func (p *Publisher) look(pid id.PID) {
 	q := p.procs[pid]
+	if q != nil && p.quick && p.any.began.Sub(q.born) > young {
+		q.seen = p.scans
+		return
+	}
 	stat, err := p.read(pid, "/stat", p.buf)
 	if err != nil {
 		return
@@ -250,12 +284,12 @@ func (p *Publisher) look(pid id.PID) {
 		if len(p.procs) >= maxProcesses {
 			return
 		}
-		q = &published{}
-	} else if bytes.Equal(q.stat, stat) && (uint64(pid)+p.scans)%sweep != 0 {
+		q = &published{born: p.any.began}
+	} else if bytes.Equal(q.stat, stat) && (uint64(pid)+p.round)%sweep != 0 {
 		q.seen = p.scans
 		return
 	}
-	now := published{seen: p.scans, at: q.at, stat: bytes.Clone(stat)}
+	now := published{seen: p.scans, at: q.at, born: q.born, stat: bytes.Clone(stat)}
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(p.dir.Fd()), strconv.Itoa(int(pid)), &st, 0); err != nil {
 		return

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,6 +134,73 @@ func TestPublisher(t *testing.T) {
 	// More ends than are remembered: who is too far behind is told everything.
 	p.lost = last.GetAt() + 1
 	pollUntil(t, p, last, is(true, nil, tri))
+}
+
+// Who only wants to know which processes there are is told at once; the others are looked at by and by.
+func TestPublisherQuick(t *testing.T) {
+	proc := newFakeProc(t)
+	proc.process(two, "old", "")
+	proc.process(two+1, "young", "")
+	p, err := NewPublisher(proc.dir, 2, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	quick := func(since *PollReply, want ...int32) *PollReply {
+		t.Helper()
+		p.whole.began, p.any = time.Now(), pace{} // as if all had been looked at just now, and a quick scan were due
+		rep, err := p.Poll(t.Context(), &PollRequest{Instance: since.GetInstance(), Since: since.GetAt(), Quick: true})
+		if got := toldPIDs(rep); err != nil || !slices.Equal(got, want) || rep.GetAll() {
+			t.Errorf("told %v, all %v, %v; want %v", got, rep.GetAll(), err, want)
+		}
+		return rep
+	}
+	first, err := p.Poll(t.Context(), &PollRequest{Quick: true}) // nothing was looked at yet
+	if got := toldPIDs(first); err != nil || !slices.Equal(got, []int32{two, two + 1}) || !first.GetAll() {
+		t.Fatalf("told %v, all %v, %v", got, first.GetAll(), err)
+	}
+	p.procs[two].born = time.Now().Add(-2 * young)
+	for i := range 3 {
+		proc.process(two+i, "changed", "")
+	}
+	rep := quick(first, two+1, two+2)
+	proc.end(two + 1)
+	if rep = quick(rep); !slices.Equal(rep.GetGone(), []int32{two + 1}) {
+		t.Errorf("gone %v", rep.GetGone())
+	}
+	p.whole.began = time.Now().Add(-keepUp) // it is time for all
+	rep, err = p.Poll(t.Context(), &PollRequest{Instance: rep.GetInstance(), Since: rep.GetAt(), Quick: true})
+	if got := toldPIDs(rep); err != nil || !slices.Equal(got, []int32{two}) || !rep.GetAll() {
+		t.Errorf("told %v, all %v, %v", got, rep.GetAll(), err)
+	}
+}
+
+// One question may be for many processes.
+func TestFetcherAlso(t *testing.T) {
+	proc := newFakeProc(t)
+	for i := range 3 {
+		proc.file(strconv.Itoa(two+i)+"/environ", strings.Repeat("E", (i+1)*maxAlsoBytes/4))
+	}
+	f, err := NewFetcher(proc.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ask := func(what What, path string, also ...int32) (*FetchReply, error) {
+		return f.Fetch(t.Context(), &FetchRequest{Caller: &Caller{}, Pid: two, Path: path, What: what, Also: also})
+	}
+	rep, err := ask(What_READ, "environ", two+9, two+1, two+2, two+1) // the last ones are more than there is room for
+	if err != nil || len(rep.GetData()) != maxAlsoBytes/4 || len(rep.GetAlso()) != 2 || rep.GetAlso()[0].GetErrno() != uint32(unix.ENOENT) || len(rep.GetAlso()[1].GetData()) != maxAlsoBytes/2 {
+		t.Errorf("%d bytes and %d others, %v", len(rep.GetData()), len(rep.GetAlso()), err)
+	}
+	for _, bad := range [][]int32{make([]int32, maxAlso+1), {0}, {-1}, {1 << pidBits}} {
+		if _, err := ask(What_READ, "environ", bad...); errno.KindOf(err) != errno.Invalid {
+			t.Errorf("%d others: %v", len(bad), err)
+		}
+	}
+	if _, err := ask(What_LINK, "cwd", two+1); errno.KindOf(err) != errno.Invalid {
+		t.Errorf("links: %v", err)
+	}
 }
 
 // A long list comes in parts, and together they are all of it.

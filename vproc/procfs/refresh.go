@@ -72,7 +72,7 @@ func (r *refresher) run() {
 			}
 			for _, n := range r.table.nodes() {
 				if polled, up := r.table.up(n); up && time.Since(polled) >= keepUp {
-					r.start(n, polled)
+					r.start(n, polled, false)
 				}
 			}
 		}
@@ -93,9 +93,9 @@ func (r *refresher) looked() {
 	}
 }
 
-// start makes sure that node n is asked what changed after the time since, and returns what to wait for: nil
-// if it is not UP.
-func (r *refresher) start(n id.Node, since time.Time) *poll {
+// start makes sure that node n is asked what changed after the time since, or, if quick is set, at least who
+// began and who ended, and returns what to wait for: nil if it is not UP.
+func (r *refresher) start(n id.Node, since time.Time, quick bool) *poll {
 	t := r.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -104,15 +104,16 @@ func (r *refresher) start(n id.Node, since time.Time) *poll {
 	case p == nil || r.ctx.Err() != nil:
 		return nil
 	case p.poll == nil:
-		p.poll = &poll{began: time.Now(), done: make(chan struct{})}
+		p.poll = &poll{began: time.Now(), quick: quick, done: make(chan struct{})}
 		r.wg.Add(1)
 		go r.ask(n, p)
 		return p.poll
-	case p.poll.began.After(since):
+	case p.poll.began.After(since) && (quick || !p.poll.quick):
 		return p.poll
 	case p.next == nil:
-		p.next = &poll{done: make(chan struct{})}
+		p.next = &poll{quick: true, done: make(chan struct{})}
 	}
+	p.next.quick = p.next.quick && quick
 	return p.next
 }
 
@@ -121,9 +122,9 @@ func (r *refresher) ask(n id.Node, p *peer) {
 	defer r.wg.Done()
 	for {
 		r.table.mu.Lock()
-		began := p.poll.began
+		began, quick := p.poll.began, p.poll.quick
 		r.table.mu.Unlock()
-		err := r.all(n, p, began)
+		err := r.all(n, p, began, quick)
 		r.table.mu.Lock()
 		close(p.poll.done)
 		if err == nil {
@@ -140,17 +141,18 @@ func (r *refresher) ask(n id.Node, p *peer) {
 }
 
 // all polls until there is no more.
-func (r *refresher) all(n id.Node, p *peer, began time.Time) error {
+func (r *refresher) all(n id.Node, p *peer, began time.Time, quick bool) error {
 	ctx, cancel := context.WithTimeout(r.ctx, maxPoll)
 	defer cancel()
 	for {
 		r.table.mu.Lock()
-		req := &PollRequest{Instance: p.instance, Since: p.at}
+		req := &PollRequest{Instance: p.instance, Since: p.at, Quick: quick}
 		r.table.mu.Unlock()
 		rep, err := r.peers.Poll(ctx, n, req)
 		if err != nil {
 			return err
 		}
+		rep.All = rep.GetAll() || !quick
 		r.tell(r.table.apply(n, rep, began))
 		if !rep.GetMore() {
 			return nil
@@ -159,8 +161,9 @@ func (r *refresher) all(n id.Node, p *peer, began time.Time) error {
 }
 
 // refresh asks nodes what changed and waits for the answers, for wait at most. A
-// node that was late is asked and not waited for, unless patient is set.
-func (r *refresher) refresh(ctx context.Context, wait time.Duration, patient bool, nodes ...id.Node) {
+// node that was late is asked and not waited for, unless patient is set. quick is for who wants to know
+// which processes there are, and of those that are not young nothing else.
+func (r *refresher) refresh(ctx context.Context, wait time.Duration, patient, quick bool, nodes ...id.Node) {
 	now := time.Now()
 	type asked struct {
 		node id.Node
@@ -168,7 +171,7 @@ func (r *refresher) refresh(ctx context.Context, wait time.Duration, patient boo
 	}
 	var polls []asked
 	for _, n := range nodes {
-		p := r.start(n, now)
+		p := r.start(n, now, quick)
 		if p == nil {
 			continue
 		}

@@ -309,7 +309,7 @@ func (s *server) catchUp() {
 	case <-ctx.Done():
 		return
 	}
-	s.fresh.refresh(ctx, firstWait, true, s.table.nodes()...)
+	s.fresh.refresh(ctx, firstWait, true, false, s.table.nodes()...)
 }
 
 var _ Peers = (*Link)(nil)

@@ -30,7 +30,7 @@ type peer struct {
 	instance uint64
 	at       uint64
 	boot     int64     // btime there
-	polled   time.Time // when the last poll that was answered began
+	polled   time.Time // when the last poll of all processes that was answered began
 	poll     *poll     // in progress
 	next     *poll     // to be made after it
 	late     bool      // it did not answer in time the last time it was waited for
@@ -39,6 +39,7 @@ type peer struct {
 // poll is one question for what changed.
 type poll struct {
 	began time.Time
+	quick bool
 	done  chan struct{}
 }
 
@@ -164,7 +165,9 @@ func (t *Table) apply(n id.Node, rep *PollReply, began time.Time) (s stale) {
 	if rep.GetMore() {
 		return s
 	}
-	p.polled = began
+	if rep.GetAll() {
+		p.polled = began
+	}
 	if p.filling != nil { // everything anew, and it is complete
 		for pid, o := range p.procs {
 			if p.filling[pid] == nil {

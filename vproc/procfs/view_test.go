@@ -282,6 +282,28 @@ func TestViewFresh(t *testing.T) {
 	}
 }
 
+// Who reads a file of all processes, as ps does, asks for many at once, and what did not change only once.
+func TestViewAhead(t *testing.T) {
+	pids := remotePIDs(t)
+	var names []string
+	for i := 10; i < 20; i++ {
+		names = append(names, file(pids["idle"+strconv.Itoa(i)], "environ"))
+	}
+	slices.Sort(names)
+	for round, limit := range []int{8, 2} { // 2 with luck, then 0
+		before := ask(t, "").Fetches
+		for _, who := range []uint32{0, 1234} {
+			out, err := as(who, nil, "cat", names...)
+			if (err == nil) != (who == 0) || (strings.Count(out, countEnv+"=") == len(names)) != (who == 0) || who != 0 && strings.Count(out, "denied") != len(names) {
+				t.Errorf("user %d: %v, %.300q", who, err, out)
+			}
+		}
+		if n := ask(t, "").Fetches - before; n > 2*limit {
+			t.Errorf("round %d: %d questions for %d files of two users", round, n, len(names))
+		}
+	}
+}
+
 // A change of a process shows in what is cached.
 func TestViewChange(t *testing.T) {
 	pids := remotePIDs(t)
