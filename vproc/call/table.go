@@ -1,9 +1,10 @@
 package call
 
-// Class says which values of the arguments make a call one of the cluster; all
-// others never leave the kernel. "Foreign" is a PID that the home table of this
-// node does not own: 1, and everything outside of the node's window and of
-// 2..32767.
+// Class says which values of the arguments make a call one of the cluster, as does
+// SIGSTOP or SIGCONT in the argument Signal: whom it means may live elsewhere, and what
+// stands here for it must not be stopped. All others never leave the kernel. "Foreign"
+// is a PID that the home table of this node does not own: 1, and everything outside of
+// the node's window and of 2..32767.
 type Class uint8
 
 // The classes.
@@ -16,8 +17,11 @@ const (
 	Positive
 	// Pair: PID or PID2 is foreign.
 	Pair
-	// Which: argument 0 (Which) is not the table's Self, or it is and PID is
-	// foreign: setpriority(2), ioprio_set(2).
+	// Named: the argument PID is not 0. A PID of the window may be held by what stands
+	// for a process that lives elsewhere, and the call concerns that one.
+	Named
+	// Which: argument 0 (Which) is not the table's Self, or it is and PID is not 0:
+	// setpriority(2), ioprio_set(2).
 	Which
 	// Always: every call.
 	Always
@@ -63,7 +67,9 @@ type Call struct {
 	PID   int // the argument that names a process (or a group, or a user)
 	PID2  int // the second one, of class Pair
 	Self  int // of class Which: the value that means a process
-	Mem   [2]Memory
+	// Signal is the argument that is a signal; 0: none, or all of its values are alike.
+	Signal int
+	Mem    [2]Memory
 }
 
 // Table returns all calls, in the order of their numbers Nr; a call that i386 has
@@ -80,12 +86,12 @@ const maxMask = 1024
 // the manual page of each call. Not here are the calls of the wait(2) family: who
 // has a child elsewhere has something native here to wait for.
 var table = [...]Call{
-	{Nr: Kill, Name: "kill", X64: 62, I386: 37, Class: Group},
-	{Nr: Tkill, Name: "tkill", X64: 200, I386: 238, Class: Process},
-	{Nr: Tgkill, Name: "tgkill", X64: 234, I386: 270, Class: Process},
-	{Nr: RtSigqueueinfo, Name: "rt_sigqueueinfo", X64: 129, I386: 178, Class: Process,
+	{Nr: Kill, Name: "kill", X64: 62, I386: 37, Class: Group, Signal: 1},
+	{Nr: Tkill, Name: "tkill", X64: 200, I386: 238, Class: Process, Signal: 1},
+	{Nr: Tgkill, Name: "tgkill", X64: 234, I386: 270, Class: Pair, PID2: 1, Signal: 2},
+	{Nr: RtSigqueueinfo, Name: "rt_sigqueueinfo", X64: 129, I386: 178, Class: Process, Signal: 1,
 		Mem: [2]Memory{{Arg: 2, Dir: In, Size: SiginfoSize, Layout: Siginfo}}},
-	{Nr: RtTgsigqueueinfo, Name: "rt_tgsigqueueinfo", X64: 297, I386: 335, Class: Process,
+	{Nr: RtTgsigqueueinfo, Name: "rt_tgsigqueueinfo", X64: 297, I386: 335, Class: Pair, PID2: 1, Signal: 2,
 		Mem: [2]Memory{{Arg: 3, Dir: In, Size: SiginfoSize, Layout: Siginfo}}},
 	{Nr: PidfdOpen, Name: "pidfd_open", X64: 434, I386: 434, Class: Process},
 	{Nr: PidfdSendSignal, Name: "pidfd_send_signal", X64: 424, I386: 424, Class: Always,
@@ -97,26 +103,26 @@ var table = [...]Call{
 	{Nr: Setpriority, Name: "setpriority", X64: 141, I386: 97, Class: Which, PID: 1, Self: 0},
 	{Nr: IoprioGet, Name: "ioprio_get", X64: 252, I386: 290, Class: Which, PID: 1, Self: 1},
 	{Nr: IoprioSet, Name: "ioprio_set", X64: 251, I386: 289, Class: Which, PID: 1, Self: 1},
-	{Nr: SchedGetaffinity, Name: "sched_getaffinity", X64: 204, I386: 242, Class: Process,
+	{Nr: SchedGetaffinity, Name: "sched_getaffinity", X64: 204, I386: 242, Class: Named,
 		Mem: [2]Memory{{Arg: 2, Dir: Out, Size: 1, SizeArg: 1}}},
-	{Nr: SchedSetaffinity, Name: "sched_setaffinity", X64: 203, I386: 241, Class: Process,
+	{Nr: SchedSetaffinity, Name: "sched_setaffinity", X64: 203, I386: 241, Class: Named,
 		Mem: [2]Memory{{Arg: 2, Dir: In, Size: 1, SizeArg: 1}}},
-	{Nr: SchedGetparam, Name: "sched_getparam", X64: 143, I386: 155, Class: Process,
+	{Nr: SchedGetparam, Name: "sched_getparam", X64: 143, I386: 155, Class: Named,
 		Mem: [2]Memory{{Arg: 1, Dir: Out, Size: 4}}},
-	{Nr: SchedSetparam, Name: "sched_setparam", X64: 142, I386: 154, Class: Process,
+	{Nr: SchedSetparam, Name: "sched_setparam", X64: 142, I386: 154, Class: Named,
 		Mem: [2]Memory{{Arg: 1, Dir: In, Size: 4}}},
-	{Nr: SchedGetscheduler, Name: "sched_getscheduler", X64: 145, I386: 157, Class: Process},
-	{Nr: SchedSetscheduler, Name: "sched_setscheduler", X64: 144, I386: 156, Class: Process,
+	{Nr: SchedGetscheduler, Name: "sched_getscheduler", X64: 145, I386: 157, Class: Named},
+	{Nr: SchedSetscheduler, Name: "sched_setscheduler", X64: 144, I386: 156, Class: Named,
 		Mem: [2]Memory{{Arg: 2, Dir: In, Size: 4}}},
-	{Nr: SchedGetattr, Name: "sched_getattr", X64: 315, I386: 352, Class: Process,
+	{Nr: SchedGetattr, Name: "sched_getattr", X64: 315, I386: 352, Class: Named,
 		Mem: [2]Memory{{Arg: 1, Dir: Out, Size: 1, SizeArg: 2}}},
-	{Nr: SchedSetattr, Name: "sched_setattr", X64: 314, I386: 351, Class: Process,
+	{Nr: SchedSetattr, Name: "sched_setattr", X64: 314, I386: 351, Class: Named,
 		Mem: [2]Memory{{Arg: 1, Dir: InOut, Layout: Attr}}},
-	{Nr: SchedRrGetInterval, Name: "sched_rr_get_interval", X64: 148, I386: 161, Class: Process,
+	{Nr: SchedRrGetInterval, Name: "sched_rr_get_interval", X64: 148, I386: 161, Class: Named,
 		Mem: [2]Memory{{Arg: 1, Dir: Out, Size: 16, Layout: Timespec}}},
-	{Nr: SchedRrGetInterval, Name: "sched_rr_get_interval_time64", X64: -1, I386: 423, Class: Process,
+	{Nr: SchedRrGetInterval, Name: "sched_rr_get_interval_time64", X64: -1, I386: 423, Class: Named,
 		Mem: [2]Memory{{Arg: 1, Dir: Out, Size: 16}}},
-	{Nr: Prlimit64, Name: "prlimit64", X64: 302, I386: 340, Class: Process,
+	{Nr: Prlimit64, Name: "prlimit64", X64: 302, I386: 340, Class: Named,
 		Mem: [2]Memory{{Arg: 2, Dir: In, Size: 16}, {Arg: 3, Dir: Out, Size: 16}}},
 	{Nr: Ptrace, Name: "ptrace", X64: 101, I386: 26, Class: Process, PID: 1},
 	{Nr: ProcessVMReadv, Name: "process_vm_readv", X64: 310, I386: 347, Class: Process},

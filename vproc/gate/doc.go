@@ -5,8 +5,9 @@
 // local never leave the kernel. The others arrive at a listener, which PID 1 keeps,
 // so that they wait while no daemon runs; Gate receives and answers them.
 //
-// A caught call takes this way. If it has neither memory nor a file, Quick may decide
-// at once. Otherwise a worker finds out who calls, from proc(5), reads the memory
+// A caught call takes this way. Quick may decide at once, without a look at the caller's
+// memory: so it is with the calls that are caught only because a PID of this node may be
+// held by something that stands for a process elsewhere. Otherwise a worker finds out who calls, from proc(5), reads the memory
 // that the call reads, asks the Handler, writes what the call writes, and answers. A
 // caller in a PID namespace below ours means other processes by its numbers: its
 // kernel goes on with the call, as with pidfd_send_signal(2) for a pidfd. The errors

@@ -125,12 +125,21 @@ func (b *builder) check(c *call.Call) []unix.SockFilter {
 	case call.Pair:
 		b.foreign(&p, c.PID)
 		b.foreign(&p, c.PID2)
+	case call.Named:
+		p.load(c.PID)
+		p.testNot(jeq, 0, notify)
 	case call.Which:
 		p.load(0)
 		p.testNot(jeq, uint32(c.Self), notify)
-		b.foreign(&p, c.PID)
+		p.load(c.PID)
+		p.testNot(jeq, 0, notify)
 	case call.Always:
 		p.always = true
+	}
+	if c.Signal > 0 {
+		p.load(c.Signal)
+		p.test(jeq, uint32(unix.SIGSTOP), notify)
+		p.test(jeq, uint32(unix.SIGCONT), notify)
 	}
 	return p.finish()
 }

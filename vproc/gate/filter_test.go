@@ -84,6 +84,9 @@ func foreign(node id.Node, v uint64) bool {
 // isCaught is what the table says about a call.
 func isCaught(node id.Node, c *call.Call, args *[6]uint64) bool {
 	f := foreign(node, args[c.PID])
+	if sig := uint32(args[c.Signal]); c.Signal > 0 && (sig == 18 || sig == 19) { // SIGCONT, SIGSTOP
+		return true
+	}
 	switch c.Class {
 	case call.Group:
 		return f || uint32(args[c.PID]) == 0
@@ -91,8 +94,10 @@ func isCaught(node id.Node, c *call.Call, args *[6]uint64) bool {
 		return f && int32(args[c.PID]) > 0
 	case call.Pair:
 		return f || foreign(node, args[c.PID2])
+	case call.Named:
+		return uint32(args[c.PID]) != 0
 	case call.Which:
-		return uint32(args[0]) != uint32(c.Self) || f
+		return uint32(args[0]) != uint32(c.Self) || uint32(args[c.PID]) != 0
 	case call.Always:
 		return true
 	}
@@ -131,7 +136,7 @@ func cases(node id.Node, f func(c *call.Call, d data)) {
 				case call.Pair:
 					for _, w := range edges(node) {
 						d.args[c.PID2] = w
-						f(&c, d)
+						signals(&c, d, f)
 					}
 				case call.Which:
 					for _, w := range []uint64{0, 1, 2, 3, 4, 1 << 32, 1<<32 | 1, 1<<64 - 1} {
@@ -139,8 +144,79 @@ func cases(node id.Node, f func(c *call.Call, d data)) {
 						f(&c, d)
 					}
 				default:
-					f(&c, d)
+					signals(&c, d, f)
 				}
+			}
+		}
+	}
+}
+
+// signals calls f with signals, if the row has one.
+func signals(c *call.Call, d data, f func(c *call.Call, d data)) {
+	if c.Signal == 0 {
+		f(c, d)
+		return
+	}
+	for _, sig := range []uint64{0, 9, 15, 17, 18, 19, 20, 1<<32 | 18, 1<<32 | 19, 1<<31 | 19, 1<<64 - 1} {
+		d.args[c.Signal] = sig
+		f(c, d)
+	}
+}
+
+// What programs do all the time stays in the kernel, and what may mean a process that
+// lives elsewhere does not. This is the rule for single calls, in numbers of node 3.
+func TestFilterOfLocalProcesses(t *testing.T) {
+	const node, p, q, zero = 3, 3<<id.PIDShift + 5, 3<<id.PIDShift + 6, 300
+	e := newEmulator(t, node)
+	const stop, cont = uint64(unix.SIGSTOP), uint64(unix.SIGCONT)
+	for _, c := range []struct {
+		name   string
+		nr     call.Nr
+		args   [6]uint64
+		caught bool
+	}{
+		{"kill", call.Kill, [6]uint64{p, 15}, false},
+		{"kill -9", call.Kill, [6]uint64{p, 9}, false},
+		{"kill -0", call.Kill, [6]uint64{p, 0}, false},
+		{"kill -TSTP", call.Kill, [6]uint64{p, uint64(unix.SIGTSTP)}, false},
+		{"kill -STOP", call.Kill, [6]uint64{p, stop}, true},
+		{"kill -CONT", call.Kill, [6]uint64{p, cont}, true},
+		{"kill -CONT, with rubbish", call.Kill, [6]uint64{p, cont | 7<<32}, true},
+		{"kill -CONT of window 0", call.Kill, [6]uint64{zero, cont}, true},
+		{"kill of a group", call.Kill, [6]uint64{1<<64 - p, 15}, true},
+		{"raise", call.Tgkill, [6]uint64{p, p, 6}, false},
+		{"pthread_kill", call.Tgkill, [6]uint64{p, q, 23}, false},
+		{"raise(SIGSTOP)", call.Tgkill, [6]uint64{p, p, stop}, true},
+		{"a thread elsewhere", call.Tgkill, [6]uint64{p, 2<<id.PIDShift + 5, 6}, true},
+		{"a thread elsewhere, with a value", call.RtTgsigqueueinfo, [6]uint64{p, 2<<id.PIDShift + 5, 6}, true},
+		{"tkill", call.Tkill, [6]uint64{p, 6}, false},
+		{"tkill -STOP", call.Tkill, [6]uint64{p, stop}, true},
+		{"sigqueue", call.RtSigqueueinfo, [6]uint64{p, 40, 7}, false},
+		{"sigqueue of SIGCONT", call.RtSigqueueinfo, [6]uint64{p, cont, 7}, true},
+		{"pthread_sigqueue", call.RtTgsigqueueinfo, [6]uint64{p, q, 40}, false},
+		{"getpgid", call.Getpgid, [6]uint64{p}, false},
+		{"setpgid", call.Setpgid, [6]uint64{p, q}, false},
+		{"pidfd_open", call.PidfdOpen, [6]uint64{p}, false},
+		{"ptrace", call.Ptrace, [6]uint64{16, p}, false},
+		{"getrlimit", call.Prlimit64, [6]uint64{0, 7, 0, 1}, false},
+		{"prlimit", call.Prlimit64, [6]uint64{p, 7, 0, 1}, true},
+		{"prlimit of window 0", call.Prlimit64, [6]uint64{zero, 7, 0, 1}, true},
+		{"own affinity", call.SchedGetaffinity, [6]uint64{0, 128, 1}, false},
+		{"own affinity, with rubbish", call.SchedGetaffinity, [6]uint64{1 << 32, 128, 1}, false},
+		{"affinity", call.SchedSetaffinity, [6]uint64{p, 128, 1}, true},
+		{"scheduler", call.SchedSetscheduler, [6]uint64{p, 0, 1}, true},
+		{"attributes", call.SchedGetattr, [6]uint64{p, 1, 48}, true},
+		{"own nice", call.Setpriority, [6]uint64{0, 0, 5}, false},
+		{"nice", call.Setpriority, [6]uint64{0, p, 5}, true},
+		{"nice of a group", call.Getpriority, [6]uint64{1, 0}, true},
+		{"own ioprio", call.IoprioGet, [6]uint64{1, 0}, false},
+		{"ioprio", call.IoprioSet, [6]uint64{1, p, 5}, true},
+	} {
+		row, _ := c.nr.Row()
+		for arch, nr := range map[uint32]int{unix.AUDIT_ARCH_X86_64: row.X64, unix.AUDIT_ARCH_I386: row.I386} {
+			got, _ := e.run(t, data{nr: uint32(nr), arch: arch, args: c.args})
+			if (got == unix.SECCOMP_RET_USER_NOTIF) != c.caught {
+				t.Errorf("%s on %#x: %#x, want it caught: %v", c.name, arch, got, c.caught)
 			}
 		}
 	}

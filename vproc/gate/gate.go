@@ -41,9 +41,11 @@ type Config struct {
 	Node    id.Node
 	Journal string // path of a file, on a file system in memory
 	Handler Handler
-	// Quick, if set, is asked before the Handler about a call without memory and file:
-	// ok is false if it cannot be decided at once. Of the caller it is told no more
-	// than Node, TID and, if a process is named by 0, PGID. The receiver itself asks, so it must not wait for
+	// Quick, if set, is asked before the Handler about a call without a file: ok is false
+	// if it cannot be decided at once. Of the caller it is told no more than Node, TID
+	// and, if a process is named by 0, PGID. Of a call with memory it sees neither that
+	// nor OutLen; it may let the caller's kernel go on or the call fail, nothing else, and
+	// is not asked about those of class Always. The receiver itself asks, so it must not wait for
 	// anything and must not do anything; it is asked in turn for the calls of one
 	// listener, and some of them may wait no longer.
 	Quick func(r *call.Request) (o call.Outcome, ok bool)

@@ -325,15 +325,21 @@ func mustOpen(t testing.TB, path string) *os.File {
 	return f
 }
 
-// What Quick decides the Handler does not see; what needs the caller's memory Quick
-// does not see.
+// What Quick decides the Handler does not see. Of what has memory it decides only what
+// does without.
 func TestQuick(t *testing.T) {
 	p := caller(t)
 	h := &recorder{}
 	g := openWith(t, Config{Handler: h, Kept: map[uint64]*os.File{1: p.listener}, Quick: func(r *call.Request) (call.Outcome, bool) {
 		switch {
-		case r.Nr == call.RtSigqueueinfo || r.Nr == call.PidfdSendSignal:
+		case r.Nr == call.PidfdSendSignal || r.Nr == call.SsiInfo || r.OutLen != 0 || r.In != nil:
 			t.Errorf("asked about %s", r.Nr)
+		case r.Nr == call.RtSigqueueinfo:
+			return value(3), true
+		case r.Nr == call.SchedGetaffinity:
+			return call.Outcome{Continue: true}, true
+		case r.Nr == call.SchedSetaffinity:
+			return call.Fail(unix.EDOM), true
 		case r.Nr == call.Kill && r.Int(0) == 0:
 			return value(int64(r.Caller.PGID)), true
 		case r.Nr == call.Kill:
@@ -358,12 +364,20 @@ func TestQuick(t *testing.T) {
 	if r := p.call(unix.SYS_PIDFD_OPEN, [6]uint64{pid}); r.Ret < 3 {
 		t.Errorf("pidfd_open: %d, %v", r.Ret, r.Errno)
 	}
+	own := uint64(p.cmd.Process.Pid)
+	if r := p.call(unix.SYS_SCHED_GETAFFINITY, [6]uint64{own, 128}, memArg{2, make([]byte, 128)}); r.Ret < 8 || r.Mem[0][0] == 0 {
+		t.Errorf("sched_getaffinity: %d, %v", r.Ret, r.Errno)
+	}
+	if r := p.call(unix.SYS_SCHED_SETAFFINITY, [6]uint64{own, 128, 4096}); r.Errno != unix.EDOM { // a pointer to nothing
+		t.Errorf("sched_setaffinity: %d, %v", r.Ret, r.Errno)
+	}
 	if n := h.count(); n != 0 {
 		t.Errorf("the handler was asked %d times", n)
 	}
+	p.call(call.ClusterBase, [6]uint64{0, 64}, memArg{0, make([]byte, 64)})
 	p.call(unix.SYS_GETPGID, [6]uint64{pid})
 	p.call(unix.SYS_RT_SIGQUEUEINFO, [6]uint64{pid, 9}, memArg{2, make([]byte, 128)})
-	if n := h.count(); n != 2 {
+	if n := h.count(); n != 3 {
 		t.Errorf("the handler was asked %d times", n)
 	}
 	allFree(t, g)

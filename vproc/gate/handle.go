@@ -49,10 +49,12 @@ func (g *Gate) begin(l *listener, i int, again bool) {
 func (c *caught) valid() error { return sys.NotificationValid(c.l.fd, c.n.ID) }
 
 // quick ends a call that needs nothing from its caller, if that can be done at once.
-// It does not ask whether the call still waits: if not, the kernel refuses the answer,
+// That is so too for a call with memory that the caller's kernel is to go on with, or
+// that fails. It does not ask whether the call still waits: if not, the kernel refuses the answer,
 // and nothing else was done with what was found under the caller's number.
 func (c *caught) quick(row *call.Call) bool {
-	if c.g.quick == nil || row.Mem[0].Dir != 0 || row.Nr == call.PidfdSendSignal {
+	memory := row.Mem[0].Dir != 0
+	if c.g.quick == nil || memory && row.Class == call.Always {
 		return false
 	}
 	nested, err := c.l.known.nested(c.n.TID)
@@ -73,7 +75,7 @@ func (c *caught) quick(row *call.Call) bool {
 		who.PGID = int32(pgid)
 	}
 	o, ok := c.g.quick(&call.Request{Nr: row.Nr, Args: f.args, Caller: who, Origin: c.origin()})
-	if !ok {
+	if !ok || memory && !o.Continue && o.Reply.Errno == 0 {
 		return false
 	}
 	c.conclude(f, nil, &o)

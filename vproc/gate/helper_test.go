@@ -21,6 +21,7 @@ import (
 
 	"ssi/internal/id"
 	"ssi/internal/keeper"
+	"ssi/internal/sys"
 )
 
 // The test binary is several programs: installMode installs the filter, sends the
@@ -143,6 +144,9 @@ func makeCalls() error {
 	}
 	_ = f.Close()
 	in, out := gob.NewDecoder(conn), gob.NewEncoder(conn)
+	if err := out.Encode(result{}); err != nil { // it has begun
+		return err
+	}
 	var mu sync.Mutex
 	for {
 		var o order
@@ -274,7 +278,50 @@ func startAs(t testing.TB, out io.Writer, three *os.File, args ...string) *progr
 // caller runs callerMode with the filter, by way of the programs before it.
 func caller(t testing.TB, by ...string) *program {
 	t.Helper()
-	return start(t, nil, append(by, self(t), callerMode)...)
+	p := start(t, nil, append(by, self(t), callerMode)...)
+	p.begin()
+	return p
+}
+
+// begin waits until the program has begun. What its C library asks of itself before
+// (pthread_getattr_np(3) its processors, say) is none of the test's calls.
+func (p *program) begin() {
+	p.t.Helper()
+	begun := make(chan result, 1)
+	p.mu.Lock()
+	p.waiting[0] = begun
+	p.mu.Unlock()
+	p.reading.Do(func() { go p.read() })
+	raw, err := p.listener.SyscallConn()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	eventually(p.t, "a program begins", func() bool {
+		select {
+		case <-begun:
+			return true
+		default:
+		}
+		if cerr := raw.Control(func(fd uintptr) { err = letGo(int(fd)) }); cerr != nil || err != nil {
+			p.t.Fatal(cerr, err)
+		}
+		return false
+	})
+}
+
+// letGo has the kernel go on with a call, if one waits.
+func letGo(listener int) error {
+	poll := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
+	if n, err := unix.Poll(poll, 0); n == 0 || err == unix.EINTR {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	var n sys.Notification
+	if err := sys.ReceiveNotification(listener, &n); err != nil {
+		return err
+	}
+	return sys.ContinueNotification(listener, n.ID)
 }
 
 // read ends with the connection.

@@ -10,7 +10,8 @@ import (
 )
 
 // The kernel does with the filter what the emulator does: for a harmless call with
-// all values, and for all calls with one that is foreign.
+// all values, for all calls with one that is foreign, and for those that are caught
+// with a PID of the node too.
 func TestFilterInKernel(t *testing.T) {
 	const answer = 4711
 	p := caller(t)
@@ -35,6 +36,23 @@ func TestFilterInKernel(t *testing.T) {
 		}
 		if r := p.call(uint64(c.X64), args); r.Ret != answer {
 			t.Errorf("%s %x: %d, %v", c.Name, args, r.Ret, r.Errno)
+		}
+		local := uint64(p.cmd.Process.Pid)
+		if c.Class == call.Named || c.Class == call.Which {
+			args[c.PID] = local
+			if r := p.call(uint64(c.X64), args); r.Ret != answer {
+				t.Errorf("%s %x: %d, %v", c.Name, args, r.Ret, r.Errno)
+			}
+		}
+		for _, sig := range []uint64{uint64(unix.SIGSTOP), uint64(unix.SIGCONT)} {
+			if c.Signal == 0 {
+				break
+			}
+			args := args
+			args[c.PID], args[c.PID2], args[c.Signal] = local, local, sig
+			if r := p.call(uint64(c.X64), args); r.Ret != answer {
+				t.Errorf("%s %x: %d, %v", c.Name, args, r.Ret, r.Errno)
+			}
 		}
 		if c.Class == call.Pair {
 			args[c.PID], args[c.PID2] = 0, foreignPID(7)
