@@ -19,6 +19,7 @@ import (
 	"ssi/internal/config"
 	"ssi/lab"
 	"ssi/vproc/procfs"
+	"ssi/vproc/ptrace"
 	"ssi/vproc/rexec"
 	"ssi/vproc/spawn"
 )
@@ -54,6 +55,7 @@ func table() []applet.Entry {
 		role("mount", "serves the clusterwide /proc", func([]string) int { return procfs.Run(roleLog("mount", "info")) }),
 		role("spawn", "creates the processes of users", func([]string) int { return runSpawn() }),
 		role(spawn.SessionRole, "leads the session of a terminal", spawn.RunSession),
+		role(ptrace.SurrogateRole, "stands for a program that rexecve started on another node", runSurrogate),
 	)
 	return entries
 }

@@ -20,6 +20,7 @@ import (
 	"ssi/internal/keeper"
 	"ssi/vproc/gate"
 	"ssi/vproc/procfs"
+	"ssi/vproc/ptrace"
 	"ssi/vproc/remote"
 	"ssi/vproc/spawn"
 )
@@ -36,6 +37,7 @@ type processSpace struct {
 	log     *slog.Logger
 	cluster *cluster.Cluster
 	remote  *remote.Remote
+	rexecve *ptrace.Server
 	files   *procfs.Node
 }
 
@@ -51,7 +53,12 @@ func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster,
 	if err != nil {
 		return nil, err
 	}
+	if s.rexecve, err = newRexecve(c, log); err != nil {
+		s.remote.Close()
+		return nil, err
+	}
 	if s.files, err = procfs.NewNode("/proc", c.Self(), nil, nil); err != nil {
+		_ = s.rexecve.Close() // it has done nothing yet
 		s.remote.Close()
 		return nil, err
 	}
@@ -76,8 +83,9 @@ func (s *processSpace) serve(ctx context.Context) error {
 	for n := range listeners {
 		known[n] = true
 	}
+	calls := caughtCalls{s.remote, s.rexecve}
 	g, err := gate.New(gate.Config{
-		Log: s.log, Node: s.cluster.Self(), Journal: filepath.Join(runDir, "gate.journal"), Handler: s.remote, Quick: s.remote.Quick, Kept: listeners,
+		Log: s.log, Node: s.cluster.Self(), Journal: filepath.Join(runDir, "gate.journal"), Handler: calls, Quick: calls.Quick, Kept: listeners,
 		Gone: func(n uint64) {
 			if err := s.keep.Drop(listenerName(n)); err != nil {
 				s.log.Warn("listener of the gate", "op", "keeper", "err", err)
@@ -144,6 +152,9 @@ func (s *processSpace) nodeDown(n id.Node) { s.remote.NodeDown(n) }
 
 // close ends what open began, after serve has returned.
 func (s *processSpace) close() {
+	if err := s.rexecve.Close(); err != nil {
+		s.log.Warn("rexecve", "op", "close", "err", err)
+	}
 	s.remote.Close()
 	_ = s.files.Close() // only reads
 }

@@ -26,8 +26,8 @@ enum {
 	SYS_clusternode_num,
 	SYS_clusternode_avail,
 	SYS_cluster_membership,
-	SYS_rexecve, /* reserved, as are those that follow: ENOSYS */
-	SYS_rfork,
+	SYS_rexecve,
+	SYS_rfork, /* reserved, as is the one that follows: ENOSYS */
 	SYS_migrate,
 };
 
@@ -80,6 +80,9 @@ typedef struct {
 
 #ifndef CLUSTER_SYSCALL /* for tests */
 #define CLUSTER_SYSCALL(nr, a, b, c) syscall((nr), (a), (b), (c))
+#endif
+#ifndef CLUSTER_SYSCALL4
+#define CLUSTER_SYSCALL4(nr, a, b, c, d) syscall((nr), (a), (b), (c), (d))
 #endif
 
 /* cluster_info: 0. */
@@ -148,6 +151,38 @@ static inline clusternode_t cluster_getnodebyname(const char *name)
 			return node;
 	errno = ENOENT;
 	return CLUSTERNODE_INVAL;
+}
+
+/* rexecve: execve(2) of a program on another node. It does not return if that
+ * succeeds: the process is the program then, with its PID, parent, process group,
+ * session, terminal, descriptors 0 to 2, working directory, credentials and limits;
+ * other descriptors do not go with it. For the caller's own node it is execve(2).
+ *
+ * Errors are those of execve(2) on that node, of which some (ETXTBSY, an ELF
+ * interpreter that is missing) show only in what the program prints and its status,
+ * as for a shell: 126, 127; and
+ * EINVAL: no node has that number, or it runs no programs;
+ * EHOSTDOWN: the node is not UP;
+ * EAGAIN: too many calls are under way, or another thread's;
+ * EBUSY: the caller is traced;
+ * EMFILE: the caller needs one descriptor for a moment;
+ * EOPNOTSUPP: the caller has another root directory than the node;
+ * ETIMEDOUT: the node does not answer;
+ * ENOSYS: also in a PID namespace of its own, and for programs of 32 bits.
+ *
+ * The system call itself may return a descriptor, when the daemon of the node is
+ * killed within it: it is to be closed, and the call to be made again. */
+static inline int rexecve(const char *path, char *const argv[], char *const envp[], clusternode_t node)
+{
+	int tries;
+	for (tries = 0; tries < 10; tries++) {
+		long fd = CLUSTER_SYSCALL4(SYS_rexecve, path, argv, envp, (long)node);
+		if (fd < 0)
+			return -1;
+		close((int)fd);
+	}
+	errno = EAGAIN;
+	return -1;
 }
 
 #ifdef __cplusplus

@@ -13,6 +13,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -138,6 +140,49 @@ func NodeByName(name string) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("node %s: %w", name, unix.ENOENT)
+}
+
+// Exec is execve(2) of a program on another node, with all that rexecve in cluster.h
+// says. It returns only if that fails. EINVAL also: a string has a NUL.
+func Exec(path string, argv, environ []string, node int) error {
+	// The list of addresses is made of bytes, so these keep the strings.
+	var keep [][]byte
+	list := func(texts []string) ([]byte, error) {
+		var b []byte
+		for _, s := range texts {
+			text, err := unix.ByteSliceFromString(s)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", call.Rexecve, err)
+			}
+			keep = append(keep, text)
+			b = binary.NativeEndian.AppendUint64(b, uint64(reflect.ValueOf(text).Pointer()))
+		}
+		return binary.NativeEndian.AppendUint64(b, 0), nil
+	}
+	name, err := unix.ByteSliceFromString(path)
+	if err != nil {
+		return fmt.Errorf("%s: %w", call.Rexecve, err)
+	}
+	args, err := list(argv)
+	if err != nil {
+		return err
+	}
+	env, err := list(environ)
+	if err != nil {
+		return err
+	}
+	const tries = 10
+	for range tries {
+		fd, err := do(call.Rexecve, sys.Call{Args: [6]uint64{3: uint64(node)}, Mem: []sys.Memory{{Arg: 0, Data: name}, {Arg: 1, Data: args}, {Arg: 2, Data: env}}})
+		runtime.KeepAlive(keep)
+		if err != nil {
+			return err
+		}
+		if err := unix.Close(int(fd)); err != nil { // a daemon was killed
+			return fmt.Errorf("%s: descriptor %d: %w", call.Rexecve, fd, err)
+		}
+	}
+	return fmt.Errorf("%s: %w", call.Rexecve, unix.EAGAIN)
 }
 
 func ssiInfo(node int) ([]byte, error) {

@@ -47,6 +47,7 @@ func TestPlainGo(t *testing.T) {
 		"Available":  func() error { _, err := Available(1); return err },
 		"Membership": func() error { _, _, err := Membership(); return err },
 		"NodeByName": func() error { _, err := NodeByName("one"); return err },
+		"Exec":       func() error { return Exec("/bin/true", []string{"true"}, nil, 1) },
 	} {
 		if err := f(); !errors.Is(err, unix.ENOSYS) {
 			t.Errorf("%s: %v, want ENOSYS", name, err)
@@ -54,6 +55,11 @@ func TestPlainGo(t *testing.T) {
 	}
 	if _, err := GetNode(0); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("node 0: %v", err)
+	}
+	for _, bad := range []error{Exec("a\x00", nil, nil, 1), Exec("a", []string{"\x00"}, nil, 1), Exec("a", nil, []string{"\x00"}, 1)} {
+		if !errors.Is(bad, unix.EINVAL) {
+			t.Errorf("a string with NUL: %v", bad)
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ int main(void)
 	tell("clusternode_info", clusternode_info(1, sizeof node, &node));
 	tell("cluster_membership", cluster_membership(&epoch, 4, nodes));
 	tell("cluster_getnodebyname", cluster_getnodebyname("one"));
-	tell("rexecve", syscall(SYS_rexecve, 0, 0, 0));
+	tell("rexecve", rexecve("/bin/true", NULL, NULL, 1));
 	tell("rfork", syscall(SYS_rfork, 0, 0, 0));
 	tell("migrate", syscall(SYS_migrate, 0, 0, 0));
 	return 0;

@@ -5,6 +5,8 @@
 #include <string.h>
 static long fake(long nr, void *a, long b, void *c);
 #define CLUSTER_SYSCALL(nr, a, b, c) fake((nr), (void *)(a), (long)(b), (void *)(c))
+static long fake4(long nr, const char *path, char *const argv[], char *const envp[], long node);
+#define CLUSTER_SYSCALL4(nr, a, b, c, d) fake4((nr), (a), (b), (c), (d))
 #include "../cluster.h"
 #include <stdio.h>
 
@@ -52,6 +54,22 @@ static long fake(long nr, void *a, long b, void *c)
 	return fail(ENOSYS);
 }
 
+/* What daemons that are killed leave is closed, and the call made again. */
+static int left; /* daemons that will be killed */
+static long fake4(long nr, const char *path, char *const argv[], char *const envp[], long node)
+{
+	if (nr != 0x5504 || !path || !argv || !envp || node != 2)
+		return fail(EINVAL);
+	return left-- > 0 ? dup(1) : fail(ENOENT);
+}
+
+static int next_descriptor(void)
+{
+	int fd = dup(1);
+	close(fd);
+	return fd;
+}
+
 #define CHECK(x) do { if (!(x)) { printf("not so: %s\n", #x); bad = 1; } } while (0)
 
 int main(void)
@@ -76,6 +94,15 @@ int main(void)
 	CHECK(cluster_membership(NULL, 0, NULL) == 2);
 	CHECK(cluster_getnodebyname("two") == 2);
 	CHECK(cluster_getnodebyname("three") == CLUSTERNODE_INVAL && errno == ENOENT);
+	char *list[] = {NULL};
+	int before = next_descriptor();
+	left = 0;
+	CHECK(rexecve("/x", list, list, 2) == -1 && errno == ENOENT);
+	left = 2;
+	CHECK(rexecve("/x", list, list, 2) == -1 && errno == ENOENT && left == -1);
+	left = 1000;
+	CHECK(rexecve("/x", list, list, 2) == -1 && errno == EAGAIN && left > 900);
+	CHECK(next_descriptor() == before);
 	if (!bad)
 		puts("ok");
 	return bad;

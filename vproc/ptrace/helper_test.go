@@ -54,12 +54,13 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
+// exit ends the process at once; os.Exit takes a second with -race.
 func exit(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		syscall.Exit(1)
 	}
-	os.Exit(0)
+	syscall.Exit(0)
 }
 
 // testNode is a node whose window holds the test's own processes, if any does.

@@ -42,7 +42,11 @@ import (
 // rising order, at most count of them, and returns how many there are. Either
 // pointer may be null. EINVAL: count is negative.
 //
-//	rexecve, rfork, migrate
+//	rexecve(char *path, char **argv, char **envp, int node)
+//
+// is not answered here, but by vproc/ptrace.
+//
+//	rfork, migrate
 //
 // are reserved: ENOSYS.
 const (
