@@ -4,7 +4,8 @@
 // again what was never answered. docs/decisions/0009-fuse-connection.md says why it is no
 // library from outside.
 //
-// It knows what a read-only tree of files, directories and symbolic links needs.
+// It knows what a tree of files, directories and symbolic links needs in which nothing is made or removed; files
+// may be written.
 // What a handler does not know it answers with ENOSYS, and the kernel does not ask again.
 //
 // Conn.Serve reads requests in as many goroutines as it is told and calls the
@@ -14,7 +15,7 @@
 //
 // Lock: Conn.mu guards the table of requests that can be interrupted; it is a leaf.
 //
-// Limits: requests of maxRequest bytes; the tree is read-only, so none is longer.
+// Limits: requests of maxRequest bytes, of which MaxWrite are what is written.
 //
 // A server must never open, list or stat a file of its own mount, never fork while it serves, and
 // never call InvalidateEntry from a goroutine that a READDIR of the same directory

@@ -21,6 +21,8 @@ type Request struct {
 	Handle uint64 // Readdir, ReaddirPlus, Releasedir: what Opened told
 	Offset uint64 // Read, Readdir, ReaddirPlus
 	Size   uint32 // the same: the longest answer, in bytes
+	Input  []byte // Write: what is to be written; the offset is where programs think to be
+	Set    uint32 // Setattr: what is to be set, SetMode and so on
 
 	conn    *Conn
 	unique  uint64
@@ -65,6 +67,12 @@ func (r *Request) Attr(a *Attr, ttl time.Duration) {
 	b = le.AppendUint32(b, uint32(ttl%time.Second))
 	b = le.AppendUint32(b, 0)
 	r.answer(0, appendAttr(b, r.Node, a))
+}
+
+// Written answers Write: n bytes were taken.
+func (r *Request) Written(n int) {
+	le := binary.NativeEndian
+	r.answer(0, le.AppendUint32(le.AppendUint32(make([]byte, 0, writeOutLen), uint32(n)), 0))
 }
 
 // Data answers Readlink.

@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"bytes"
 	"encoding/binary"
 	"time"
 
@@ -48,15 +49,27 @@ const (
 	entryLen     = 40 + attrLen
 	attrOutLen   = 16 + attrLen
 	openOutLen   = 16
+	setattrInLen = 88
+	writeInLen   = 40
+	writeOutLen  = 8
 	initInLen    = 16 // what every kernel sends
 	initOutLen   = 64
 	statfsOutLen = 80
 	direntLen    = 24
 
-	// maxRequest is FUSE_MIN_READ_BUFFER, the least the kernel accepts; no
-	// request of a read-only tree is longer.
+	// maxRequest is FUSE_MIN_READ_BUFFER, the least the kernel accepts. The longest request is a Write of MaxWrite bytes.
 	maxRequest = 8192
-	maxWrite   = 4096
+)
+
+// MaxWrite is how many bytes a Write has at most; the kernel makes several of more.
+const MaxWrite = 4096
+
+// What Setattr is to set (FATTR_ flags).
+const (
+	SetMode = 1 << 0
+	SetUID  = 1 << 1
+	SetGID  = 1 << 2
+	SetSize = 1 << 3
 )
 
 // Flags of FUSE_INIT that are used if the kernel has them.
@@ -199,6 +212,16 @@ func parse(b []byte) (*Request, bool) {
 			return nil, false
 		}
 		r.Handle, r.Offset, r.Size = le.Uint64(body), le.Uint64(body[8:]), le.Uint32(body[16:])
+	case Setattr:
+		if len(body) < setattrInLen {
+			return nil, false
+		}
+		r.Set = le.Uint32(body)
+	case Write:
+		if len(body) < writeInLen || len(body)-writeInLen > MaxWrite || int(le.Uint32(body[16:])) != len(body)-writeInLen {
+			return nil, false
+		}
+		r.Offset, r.Input = le.Uint64(body[8:]), bytes.Clone(body[writeInLen:])
 	case Releasedir:
 		if len(body) < 8 {
 			return nil, false
@@ -237,7 +260,7 @@ func initOut(r *Request) ([]byte, unix.Errno) {
 	b = le.AppendUint32(b, uint32(flags))
 	b = le.AppendUint16(b, 64) // max_background
 	b = le.AppendUint16(b, 48) // congestion_threshold
-	b = le.AppendUint32(b, maxWrite)
+	b = le.AppendUint32(b, MaxWrite)
 	b = le.AppendUint32(b, 1)  // time_gran, nanoseconds
 	b = le.AppendUint16(b, 32) // max_pages: listings of 128 KiB
 	b = le.AppendUint16(b, 0)  // map_alignment

@@ -3,6 +3,7 @@ package fuse
 import (
 	"bytes"
 	"encoding/binary"
+	"reflect"
 	"testing"
 	"time"
 
@@ -39,6 +40,9 @@ func u32s(v ...uint32) (b []byte) {
 
 func TestParse(t *testing.T) {
 	read := append(u64s(7, 4096), u32s(512, 0)...)
+	write := func(size uint32) []byte { // struct fuse_write_in
+		return append(append(u64s(7, 11), u32s(size, 0)...), make([]byte, 16)...)
+	}
 	for _, c := range []struct {
 		name string
 		in   []byte
@@ -52,6 +56,13 @@ func TestParse(t *testing.T) {
 		{"read", request(Read, 6, 9, append(read, make([]byte, 16)...)), &Request{Op: Read, Node: 9, Handle: 7, Offset: 4096, Size: 512, unique: 6}},
 		{"readdirplus", request(ReaddirPlus, 6, 1, read), &Request{Op: ReaddirPlus, Node: 1, Handle: 7, Offset: 4096, Size: 512, unique: 6}},
 		{"short read", request(Read, 6, 9, read[:19]), nil},
+		{"write", request(Write, 6, 9, append(write(3), "500"...)), &Request{Op: Write, Node: 9, Offset: 11, Input: []byte("500"), unique: 6}},
+		{"write of less", request(Write, 6, 9, append(write(4), "500"...)), nil},
+		{"write of more", request(Write, 6, 9, append(write(2), "500"...)), nil},
+		{"long write", request(Write, 6, 9, append(write(MaxWrite+1), make([]byte, MaxWrite+1)...)), nil},
+		{"short write", request(Write, 6, 9, write(0)[:39]), nil},
+		{"setattr", request(Setattr, 6, 9, append(u32s(SetSize|1<<9, 0), make([]byte, 80)...)), &Request{Op: Setattr, Node: 9, Set: SetSize | 1<<9, unique: 6}},
+		{"short setattr", request(Setattr, 6, 9, make([]byte, 87)), nil},
 		{"releasedir", request(Releasedir, 8, 1, u64s(7, 0, 0)), &Request{Op: Releasedir, Node: 1, Handle: 7, unique: 8}},
 		{"short releasedir", request(Releasedir, 8, 1, u32s(7)), nil},
 		{"interrupt", request(interrupt, 3, 0, u64s(2)), &Request{Op: interrupt, Offset: 2, unique: 3}},
@@ -70,7 +81,7 @@ func TestParse(t *testing.T) {
 			continue
 		}
 		c.want.UID, c.want.GID, c.want.PID = 1000, 100, 4321
-		if *r != *c.want {
+		if !reflect.DeepEqual(r, c.want) {
 			t.Errorf("%s:\n%+v, want\n%+v", c.name, *r, *c.want)
 		}
 	}
@@ -91,7 +102,7 @@ func TestInit(t *testing.T) {
 	if flags := uint64(le.Uint32(b[12:])) | uint64(le.Uint32(b[32:]))<<32; flags != wanted {
 		t.Errorf("flags %#x, want %#x", flags, uint64(wanted))
 	}
-	if le.Uint32(b) != major || le.Uint32(b[4:]) != minor || le.Uint32(b[8:]) != 131072 || le.Uint32(b[20:]) != maxWrite {
+	if le.Uint32(b) != major || le.Uint32(b[4:]) != minor || le.Uint32(b[8:]) != 131072 || le.Uint32(b[20:]) != MaxWrite {
 		t.Errorf("% x", b)
 	}
 	old, _ := parse(request(initialise, 1, 0, u32s(7, 9, 0, flagAsyncRead)))
@@ -137,6 +148,7 @@ func TestLayout(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(request(Lookup, 2, 1, []byte("self\x00")))
 	f.Add(request(Read, 2, 1, make([]byte, 40)))
+	f.Add(request(Write, 2, 1, append(append(u64s(7, 11), u32s(1, 0)...), make([]byte, 17)...)))
 	f.Add(request(initialise, 1, 0, u32s(7, 40, 0, 1<<30, 1)))
 	f.Add(request(interrupt, 1, 0, u64s(2)))
 	f.Add([]byte{})
@@ -145,11 +157,15 @@ func FuzzParse(f *testing.F) {
 		if !ok {
 			return
 		}
+		input := bytes.Clone(r.Input)
 		name := r.Name
 		before := name + "x"
 		clear(b)
 		if name+"x" != before {
 			t.Error("the name lies in the buffer")
+		}
+		if !bytes.Equal(r.Input, input) || len(input) > MaxWrite {
+			t.Errorf("%d bytes to be written, which lie in the buffer or are too many", len(input))
 		}
 		if r.Op == Lookup && name == "" {
 			t.Error("a lookup of nothing")

@@ -11,6 +11,7 @@ import (
 
 	"ssi/internal/errno"
 	"ssi/internal/fuse"
+	"ssi/internal/id"
 )
 
 const (
@@ -81,6 +82,17 @@ func (a *answers) recent(w asker, steady bool, changed time.Time) *answer {
 		return s
 	}
 	return nil
+}
+
+// forget drops what was told of a file of a process, to whomever.
+func (a *answers) forget(n id.Node, pid id.PID, path string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for w := range a.byWho { // writes are rare
+		if w.node == n && w.pid == pid && w.path == path {
+			delete(a.byWho, w)
+		}
+	}
 }
 
 // addLost keeps that w got no answer, for the lookups of the same access.
@@ -166,7 +178,7 @@ func (t *tree) answer(ctx context.Context, r *fuse.Request, n uint64, q *questio
 	}
 	s := &answer{node: n, asker: w, at: time.Now()} // before home is asked: what changes meanwhile is newer
 	also := t.others(w)
-	rep, e := t.fetch(ctx, c, q, also)
+	rep, e := t.fetch(ctx, q.node, q.request(c, also))
 	if e != 0 {
 		t.answers.addLost(w, e)
 		return nil, e
@@ -197,7 +209,7 @@ func (t *tree) tidy(s *answer) {
 
 // ask asks q in the name of the caller of r.
 func (t *tree) ask(ctx context.Context, r *fuse.Request, q *question) (*FetchReply, unix.Errno) {
-	return t.fetch(ctx, t.callerFor(r, q).Caller, q, nil)
+	return t.fetch(ctx, q.node, q.request(t.callerFor(r, q).Caller, nil))
 }
 
 func (t *tree) callerFor(r *fuse.Request, q *question) knownCaller {
@@ -207,10 +219,14 @@ func (t *tree) callerFor(r *fuse.Request, q *question) knownCaller {
 	return t.callerOf(r)
 }
 
-func (t *tree) fetch(ctx context.Context, c *Caller, q *question, also []int32) (*FetchReply, unix.Errno) {
+func (q *question) request(c *Caller, also []int32) *FetchRequest {
+	return &FetchRequest{Caller: c, Pid: int32(q.pid), Path: q.path, What: q.what, Also: also}
+}
+
+func (t *tree) fetch(ctx context.Context, n id.Node, req *FetchRequest) (*FetchReply, unix.Errno) {
 	ask, cancel := context.WithTimeout(ctx, fetchWait)
 	defer cancel()
-	rep, err := t.peers.Fetch(ask, q.node, &FetchRequest{Caller: c, Pid: int32(q.pid), Path: q.path, What: q.what, Also: also})
+	rep, err := t.peers.Fetch(ask, n, req)
 	switch {
 	case err == nil && rep != nil && rep.GetErrno() < 4096: // MAX_ERRNO of the kernel
 		return rep, 0

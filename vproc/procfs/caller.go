@@ -18,6 +18,7 @@ import (
 // ownID is what is known of the role's own process.
 type ownID struct {
 	userNS string // its user namespace; "": unknown
+	caps   uint64 // its effective capabilities
 }
 
 func ownIDs(real *os.File) ownID {
@@ -25,7 +26,21 @@ func ownIDs(real *os.File) ownID {
 	if err != nil {
 		return ownID{}
 	}
-	return ownID{to}
+	status, err := os.ReadFile(real.Name() + "/self/status")
+	if err != nil {
+		return ownID{}
+	}
+	caps, ok := capabilities(status)
+	if !ok {
+		return ownID{}
+	}
+	return ownID{to, caps}
+}
+
+// capabilities is the effective ones of a status.
+func capabilities(status []byte) (uint64, bool) {
+	caps, err := strconv.ParseUint(string(statusLine(status, "CapEff")), 16, 64)
+	return caps, err == nil
 }
 
 // callers is who threads were a moment ago: a program that looks at all processes
@@ -70,7 +85,7 @@ func (t *tree) callerOf(r *fuse.Request) knownCaller {
 	if ok && time.Since(known.at) < again {
 		return known
 	}
-	known = newCaller(t.lookAtCaller(r))
+	known = newCaller(t.lookAtCaller(r, 1<<unix.CAP_SYS_PTRACE))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil || len(c.known) >= maxCallers {
@@ -81,9 +96,9 @@ func (t *tree) callerOf(r *fuse.Request) knownCaller {
 }
 
 // lookAtCaller finds out who the caller is. What is not known for certain is not claimed: user 0 counts as
-// root only with CAP_SYS_PTRACE, which decides about the files of other
-// users' processes (ptrace(2)), in the user namespace of this process.
-func (t *tree) lookAtCaller(r *fuse.Request) *Caller {
+// root only with the capabilities that are needed, in the user namespace of this process: to read,
+// CAP_SYS_PTRACE, which decides about the files of other users' processes (ptrace(2)).
+func (t *tree) lookAtCaller(r *fuse.Request, needed uint64) *Caller {
 	c := &Caller{Uid: r.UID, Gid: r.GID}
 	buf := make([]byte, 16<<10)
 	status, err := t.status(r.PID, buf)
@@ -103,8 +118,8 @@ func (t *tree) lookAtCaller(r *fuse.Request) *Caller {
 	if r.UID != 0 {
 		return c
 	}
-	caps, err := strconv.ParseUint(string(statusLine(status, "CapEff")), 16, 64)
-	if err != nil || caps&(1<<unix.CAP_SYS_PTRACE) == 0 {
+	caps, ok := capabilities(status)
+	if !ok || caps&needed != needed {
 		return nobody().Caller
 	}
 	ns := make([]byte, 64)

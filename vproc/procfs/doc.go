@@ -25,7 +25,16 @@
 // The files of the node that follow its processes, not the cluster (stat, loadavg, meminfo, uptime …), stay those of
 // the node that reads them. where, in the directory of a remote process, is the number of the node it runs
 // on; local processes have none. The number of a thread, which names a hidden directory in
-// proc(5), does so for local threads only. What is written to a remote process is refused (EOPNOTSUPP).
+// proc(5), does so for local threads only. A file that tunes a process (oom_score_adj,
+// timerslack_ns, clear_refs …) is written at home, in the name of who writes, with one write(2) of 4 KiB at most; if the
+// answer is lost, that is EIO, and it is not tried again. The maps of IDs of user namespaces cannot be written.
+//
+// # Where a process lives
+//
+// A process may live on another node than the home of its PID. It is shown as what it is where it lives, and the
+// questions about it go there; its home publishes nothing of it, and shows, as long as no other node does,
+// its surrogate. On the node where it lives it is a local process like any other. Stand-ins are nobody: their PIDs lead to the processes
+// that they stand for. place.go says how that stays true from the first moment.
 //
 // # How the view comes about
 //
@@ -36,13 +45,15 @@
 //
 // # What is as old as what
 //
-// A listing of /proc asks all nodes for what changed, and waits for that 25 ms at most; a node
-// that was late is not waited for again until it has answered. While remote processes
+// A listing of /proc asks all nodes which processes there are, and waits for that 25 ms at most; a node
+// that was late is not waited for again until it has answered. What else changed of those that are
+// older than 2 s is not asked for then. While remote processes
 // were looked at within the last 10 s, what is cached is brought up to date twice a second; the kernel
 // believes attributes for that long, so what it holds is never older when nobody asks any more. A node that is
 // not UP any more takes its entries away at once. A PID that is not known is asked for at its home, up to 250 ms.
 // A file that is read at home may take 3 s; the same thread gets the same answer again
-// for 100 ms, and environ, which ps(1) reads of all processes, is asked for again when the process changed, or after a minute.
+// for 100 ms, and environ, which ps(1) reads of all processes, is asked for again when the process changed, or after a minute, then for up to
+// 256 processes with one question.
 //
 // PIDs below the first window belong to their nodes and are not shown elsewhere:
 // as a parent such a process is shown as 1, as a group or session as 0. The time
@@ -66,7 +77,7 @@
 // or a question to a node, except Publisher.turn during a scan of /proc.
 //
 // Limits: maxCmdline bytes of a command line in the table, maxProcesses of a node, maxFile bytes of a file that is fetched,
-// maxAnswers and maxAnswerBytes of those kept, maxListings open directories, maxReply bytes of an answer to Poll, maxGone ends remembered.
+// maxAnswers and maxAnswerBytes of those kept, maxListings open directories, maxReply bytes of an answer to Poll, maxAlso processes and maxAlsoBytes bytes of one question, maxGone ends remembered.
 //
 // The role mount must never exec or fork, never open anything below its own mount, and never
 // tell the kernel to forget a name while a request waits for that.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/errno"
+	"ssi/internal/fuse"
 	"ssi/internal/sys"
 )
 
@@ -33,7 +34,7 @@ const (
 	maxNames = 1 << 17
 )
 
-// Fetcher reads files of the processes of this node for other nodes.
+// Fetcher reads and writes files of the processes of this node for other nodes.
 type Fetcher struct {
 	dir   *os.File // the plain proc(5) of the node
 	slots chan struct{}
@@ -76,7 +77,7 @@ func (f *Fetcher) Fetch(ctx context.Context, req *FetchRequest) (*FetchReply, er
 		defer func() { <-f.slots }()
 		defer close(read)
 		who := sys.Credentials{UID: c.GetUid(), GID: c.GetGid(), Groups: c.GetGroups()}
-		if err := sys.As(who, func() error { f.all(ctx, req, path, also, read); return nil }); err != nil {
+		if err := sys.As(who, func() error { f.all(ctx, req, path, also, read); return nil }); err != nil { // who it is was not taken on
 			read <- &FetchReply{Errno: uint32(errnoOf(err))}
 		}
 	}()
@@ -106,7 +107,7 @@ func (f *Fetcher) Fetch(ctx context.Context, req *FetchRequest) (*FetchReply, er
 func (f *Fetcher) all(ctx context.Context, req *FetchRequest, path string, also []string, read chan<- *FetchReply) {
 	one := func(path string) *FetchReply {
 		rep := &FetchReply{}
-		if err := f.do(req.GetWhat(), path, rep); err != nil {
+		if err := f.do(req, path, rep); err != nil {
 			rep.Errno = uint32(errnoOf(err))
 		}
 		return rep
@@ -152,7 +153,8 @@ func pathOf(req *FetchRequest) (string, bool) {
 	if req.GetPid() == 0 {
 		return path, req.GetWhat() == What_READ && slices.Contains(nodeFiles[:], path) || req.GetWhat() == What_LIST && path == "."
 	}
-	if req.GetPid() < 0 || req.GetPid() >= 1<<pidBits {
+	write := req.GetWhat() == What_WRITE
+	if req.GetPid() < 0 || req.GetPid() >= 1<<pidBits || write == (len(req.GetData()) == 0) || len(req.GetData()) > fuse.MaxWrite {
 		return "", false
 	}
 	top, rest, deep := strings.Cut(path, "/")
@@ -162,6 +164,8 @@ func pathOf(req *FetchRequest) (string, bool) {
 	}
 	ok := false
 	switch f := files[i]; {
+	case write:
+		ok = !deep && f.writable()
 	case f.source == pushed || f.source == fetched:
 		ok = !deep && req.GetWhat() == What_READ
 	case f.source == link:
@@ -186,8 +190,17 @@ func pathOf(req *FetchRequest) (string, bool) {
 }
 
 // do runs on a thread with the credentials of the caller.
-func (f *Fetcher) do(what What, path string, rep *FetchReply) error {
-	switch what {
+func (f *Fetcher) do(req *FetchRequest, path string, rep *FetchReply) error {
+	switch req.GetWhat() {
+	case What_WRITE:
+		d, err := f.open(path, unix.O_WRONLY)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = d.Close() }()
+		n, err := unix.Write(int(d.Fd()), req.GetData()) // once: what a second one means, the file decides
+		rep.Written = uint32(max(n, 0))
+		return err
 	case What_LINK:
 		buf := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(int(f.dir.Fd()), path, buf)

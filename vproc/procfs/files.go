@@ -12,6 +12,7 @@ const (
 	numbers                // a directory of numbers, which are listed at home
 	names                  // a directory with the names of namespaces
 	invented               // it is made here
+	written                // it cannot be read
 )
 
 // procFile is a file in the directory of a process.
@@ -24,6 +25,7 @@ type procFile struct {
 const (
 	open    = unix.S_IFREG | 0o444
 	private = unix.S_IFREG | 0o400
+	tunable = unix.S_IFREG | 0o644
 	symlink = unix.S_IFLNK | 0o777
 	dir     = unix.S_IFDIR | 0o555
 )
@@ -56,7 +58,7 @@ var files = [...]procFile{
 	fileStatus:  {"status", open, pushed},
 	fileStatm:   {"statm", open, pushed},
 	fileCmdline: {"cmdline", open, pushed},
-	fileComm:    {"comm", open, pushed},
+	fileComm:    {"comm", tunable, pushed},
 	fileFD:      {"fd", unix.S_IFDIR | 0o500, numbers},
 	fileFDInfo:  {"fdinfo", unix.S_IFDIR | 0o555, numbers},
 	fileTask:    {"task", dir, numbers},
@@ -76,12 +78,12 @@ var files = [...]procFile{
 	22:          {"cgroup", open, fetched},
 	23:          {"cpuset", open, fetched},
 	24:          {"oom_score", open, fetched},
-	25:          {"oom_score_adj", open, fetched},
-	26:          {"oom_adj", open, fetched},
+	25:          {"oom_score_adj", tunable, fetched},
+	26:          {"oom_adj", tunable, fetched},
 	27:          {"wchan", open, fetched},
-	28:          {"sched", open, fetched},
+	28:          {"sched", tunable, fetched},
 	29:          {"schedstat", open, fetched},
-	30:          {"loginuid", open, fetched},
+	30:          {"loginuid", tunable, fetched},
 	31:          {"sessionid", open, fetched},
 	32:          {"mounts", open, fetched},
 	33:          {"mountinfo", open, fetched},
@@ -90,20 +92,25 @@ var files = [...]procFile{
 	36:          {"stack", private, fetched},
 	37:          {"syscall", private, fetched},
 	38:          {"timers", open, fetched},
-	39:          {"timerslack_ns", open, fetched},
+	39:          {"timerslack_ns", unix.S_IFREG | 0o666, fetched},
 	40:          {"uid_map", open, fetched},
 	41:          {"gid_map", open, fetched},
 	42:          {"projid_map", open, fetched},
 	43:          {"setgroups", open, fetched},
-	44:          {"coredump_filter", open, fetched},
-	45:          {"autogroup", open, fetched},
+	44:          {"coredump_filter", tunable, fetched},
+	45:          {"autogroup", tunable, fetched},
 	46:          {"arch_status", open, fetched},
 	47:          {"timens_offsets", open, fetched},
 	48:          {"ksm_stat", private, fetched},
 	49:          {"ksm_merging_pages", private, fetched},
 	50:          {"seccomp_cache", private, fetched},
 	51:          {"patch_state", private, fetched},
+	52:          {"clear_refs", unix.S_IFREG | 0o200, written},
 }
+
+// writable reports whether a file of a process elsewhere can be written: those that tune a process. The maps
+// of IDs of user namespaces cannot.
+func (f procFile) writable() bool { return f.mode&unix.S_IFMT == unix.S_IFREG && f.mode&0o222 != 0 }
 
 // taskFiles is the directory of a thread elsewhere. A node ID has no room for a serial number here,
 // so all readers share a file: it is what a stranger may read. Append only.

@@ -211,8 +211,13 @@ func (l *Link) Poll(ctx context.Context, n id.Node, req *PollRequest) (*PollRepl
 	return m.GetPoll(), err
 }
 
-// Fetch reads a file on a node.
+// Fetch reads or writes a file on a node. What is to be written is sent once: if the answer is lost, nobody knows
+// what became of it.
 func (l *Link) Fetch(ctx context.Context, n id.Node, req *FetchRequest) (*FetchReply, error) {
+	if req.GetWhat() == What_WRITE {
+		m, err := l.try(ctx, &Ask{Node: uint32(n), Fetch: req})
+		return m.GetFetch(), err
+	}
 	m, err := l.ask(ctx, &Ask{Node: uint32(n), Fetch: req})
 	return m.GetFetch(), err
 }

@@ -207,6 +207,8 @@ func (t *tree) ofProcess(q *process, i ident) (object, bool) {
 		t.fill(&o, i.number())
 	case f.source == pushed:
 		o.give(q.files[i.file()])
+	case f.source == written:
+		o.err, o.attr.Size = unix.EINVAL, 1 // the kernel does not ask for what is in an empty file
 	case f.source == fetched:
 		o.from = &question{node: q.node, pid: q.pid, path: f.name}
 		t.fill(&o, i.number())
@@ -278,6 +280,6 @@ func (t *tree) fill(o *object, n uint64) {
 	o.give(a.data)
 	o.attr.Mtime = a.at
 	if o.err = a.err; o.err == unix.EACCES || o.err == unix.EPERM {
-		o.attr.Mode &^= 0o777 // the kernel shall refuse to open it
+		o.attr.Mode &^= 0o555 // the kernel shall refuse to open it
 	}
 }

@@ -35,7 +35,7 @@ func startAs(n id.Node, pid int, command func() *exec.Cmd) (*exec.Cmd, error) {
 		before = []byte(strconv.Itoa(int(first) + 10_000))
 	}
 	defer func() { _ = os.WriteFile(last, before, 0) }()
-	for range 100 {
+	for range 10 { // then it is the number of a thread
 		cmd := command()
 		runtime.LockOSThread()
 		err := os.WriteFile(last, []byte(strconv.Itoa(pid-1)), 0)
@@ -109,18 +109,14 @@ func itselfRole() int {
 // A process that another node placed here sees itself, from its first moment: also when its surrogate was
 // looked at just before. When it ends, its surrogate shows again.
 func TestViewPlacedHere(t *testing.T) {
-	pids := remotePIDs(t)
-	for _, name := range []string{"idle2", "idle3"} {
-		pid := pids[name]
-		if b, err := os.ReadFile(file(pid, "comm")); err != nil || string(b) != "sleep\n" {
-			t.Fatalf("%q, %v", b, err)
-		}
+	remotePIDs(t)
+	for _, names := range [][]string{{"idle2", "idle12", "idle13"}, {"idle3", "idle14", "idle15"}} {
 		if _, err := os.ReadDir("/proc"); err != nil {
 			t.Fatal(err)
 		}
 		var in io.WriteCloser
 		var out *os.File
-		cmd, err := startAs(1, pid, func() *exec.Cmd {
+		cmd, pid := startAsOne(t, func() *exec.Cmd {
 			cmd := self("itself", "looks-at-itself")
 			cmd.Stdout, cmd.Stderr = nil, nil
 			in, _ = cmd.StdinPipe()
@@ -131,10 +127,7 @@ func TestViewPlacedHere(t *testing.T) {
 			cmd.Stdout, cmd.Stderr, out = w, w, r
 			t.Cleanup(func() { _, _ = r.Close(), w.Close() })
 			return cmd
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		}, names...)
 		said := make([]byte, 4096)
 		n, err := out.Read(said)
 		if err != nil || string(said[:n]) != "well\n" {
@@ -161,16 +154,29 @@ func TestViewPlacedHere(t *testing.T) {
 	}
 }
 
+// startAsOne is startAs for the first of these processes of machine 2 whose PID is free here.
+func startAsOne(t *testing.T, command func() *exec.Cmd, names ...string) (*exec.Cmd, int) {
+	t.Helper()
+	pids := remotePIDs(t)
+	var errs []error
+	for _, name := range names {
+		pid := pids[name]
+		if b, err := os.ReadFile(file(pid, "comm")); err != nil || string(b) != "sleep\n" {
+			t.Fatalf("%q, %v", b, err)
+		}
+		cmd, err := startAs(1, pid, command)
+		if err == nil {
+			return cmd, pid
+		}
+		errs = append(errs, err)
+	}
+	t.Fatal(errors.Join(errs...))
+	return nil, 0
+}
+
 // What the role node tells of a placed process reaches those that look at it by its number.
 func TestViewPlacedTold(t *testing.T) {
-	pid := remotePIDs(t)["idle4"]
-	if b, err := os.ReadFile(file(pid, "comm")); err != nil || string(b) != "sleep\n" {
-		t.Fatalf("%q, %v", b, err)
-	}
-	cmd, err := startAs(1, pid, func() *exec.Cmd { return exec.Command("tail", "-f", "/dev/null") })
-	if err != nil {
-		t.Fatal(err)
-	}
+	cmd, pid := startAsOne(t, func() *exec.Cmd { return exec.Command("tail", "-f", "/dev/null") }, "idle4", "idle8", "idle9")
 	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
 	ask(t, "here", strconv.Itoa(pid))
 	within(t, attrTTL/3, func() error {

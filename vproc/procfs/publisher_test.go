@@ -294,7 +294,14 @@ func TestFetcher(t *testing.T) {
 			t.Errorf("%s: %q, %q, %s; want %q, %q, %s", c.path, rep.GetData(), rep.GetNames(), got, c.data, c.names, c.err)
 		}
 	}
+	rep, err := f.Fetch(t.Context(), &FetchRequest{Caller: root, Pid: two, Path: "comm", What: What_WRITE, Data: []byte("x")})
+	if err != nil || rep.GetErrno() != uint32(unix.ENOENT) {
+		t.Errorf("%v, %v", rep, err)
+	}
 	for _, bad := range []*FetchRequest{
+		{Caller: root, Pid: two, Path: "comm", What: What_WRITE}, {Caller: root, Pid: two, Path: "comm", What: What_WRITE, Data: make([]byte, 4097)},
+		{Caller: root, Pid: two, Path: "stat", What: What_WRITE, Data: []byte("x")}, {Caller: root, Pid: two, Path: "comm", Data: []byte("x")},
+		{Caller: root, Pid: two, Path: "uid_map", What: What_WRITE, Data: []byte("x")}, {Caller: root, Path: "stat", What: What_WRITE, Data: []byte("x")},
 		{Pid: two, Path: "environ"}, {Caller: &Caller{Groups: make([]uint32, 1<<17)}, Pid: two, Path: "environ"}, {Caller: root, Pid: two, Path: "mem"},
 	} {
 		if _, err := f.Fetch(t.Context(), bad); errno.KindOf(err) != errno.Invalid {

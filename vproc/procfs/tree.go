@@ -86,8 +86,10 @@ func (t *tree) handle(r *fuse.Request) {
 		r.Error(0)
 	case fuse.Statfs:
 		r.Statfs()
-	case fuse.Setattr, fuse.Write:
-		r.Error(unix.EOPNOTSUPP)
+	case fuse.Setattr:
+		t.setattr(r)
+	case fuse.Write:
+		t.write(r)
 	default:
 		r.Error(unix.ENOSYS)
 	}
