@@ -143,3 +143,41 @@ func TestRexecve(t *testing.T) {
 		})
 	}
 }
+
+// TestRexecveKilledDaemon: while the daemon of a node is killed again and again, every
+// caller there becomes the program, or is told an error, or waits.
+func TestRexecveKilledDaemon(t *testing.T) {
+	dir := enterable(t)
+	caller := callers(t, dir)["C"][0]
+	c := start(t, 2, profile("lan"), func(o *lab.Options) { o.Share = append(o.Share, dir) })
+	const workers = 4 // the odd ones for node 2
+	for i := range workers {
+		c.login(1, "", "sh", "-c", fmt.Sprintf(`setsid sh -c 'while [ ! -e /run/enough ]; do
+			out=$(%s %d /bin/echo done 2>&1); echo "$? $out"; done >/run/ends.%d; touch /run/ended.%d' </dev/null >/dev/null 2>&1 &`, caller, i%2+1, i, i))
+	}
+	for range 6 {
+		c.killNodeRole(1)
+	}
+	c.do(1, "touch", "/run/enough")
+	c.eventually("the callers end", func() bool {
+		_, status := c.try(1, "sh", "-c", fmt.Sprintf("[ $(ls /run/ended.* | wc -l) = %d ]", workers))
+		return status == 0
+	})
+	for i := range workers {
+		ends := map[string]int{}
+		for line := range strings.Lines(c.do(1, "cat", fmt.Sprintf("/run/ends.%d", i))) {
+			ends[strings.TrimSpace(line)]++
+		}
+		for end := range ends {
+			own := end == "0 done" || end == "99 Resource temporarily unavailable"
+			remote := own || strings.HasPrefix(end, "255 ") || end == "99 Host is down" // the connection was that of the daemon
+			if i%2 == 0 && !own || i%2 == 1 && !remote {
+				t.Errorf("worker %d, %d times: %s", i, ends[end], end)
+			}
+		}
+		if ends["0 done"] == 0 {
+			t.Errorf("worker %d: no program was executed: %v", i, ends)
+		}
+		t.Logf("worker %d: %v", i, ends)
+	}
+}

@@ -3,7 +3,9 @@ package ptrace
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -12,6 +14,10 @@ import (
 	"ssi/internal/id"
 )
 
+// askTime is how long a node has to answer. Meanwhile an execve(2) of another thread of
+// the caller waits too.
+const askTime = 10 * time.Second
+
 // ask asks a node whether it can execute a program; the error has the number for the
 // caller.
 func (s *Server) ask(ctx context.Context, n id.Node, q *question) error {
@@ -19,6 +25,8 @@ func (s *Server) ask(ctx context.Context, n id.Node, q *question) error {
 	if err != nil {
 		return fmt.Errorf("question for node %d: %w", n, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	var answer wrapperspb.UInt32Value
 	if err := s.cfg.Peers.Call(ctx, n, methodCheck, wrapperspb.Bytes(b), &answer); err != nil {
 		return fmt.Errorf("ask node %d: %w: %w", n, errnoFor(err), err)
@@ -40,6 +48,9 @@ func errnoFor(err error) unix.Errno {
 		return unix.ETIMEDOUT
 	case errno.NotFound: // a node of another version, which does not know the question
 		return unix.ENOSYS
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return unix.ETIMEDOUT
 	}
 	return unix.EIO
 }

@@ -161,6 +161,30 @@ func TestKilledCaller(t *testing.T) {
 	}
 }
 
+// Threads of one process call at the same time, while another one executes a program or
+// ends them all: one of these comes true, and nothing hangs.
+func TestRace(t *testing.T) {
+	for range 40 {
+		p := start(t, caller(t), "race", strconv.Itoa(otherNode), "/bin/true")
+		p.serve()
+		got, st := p.end()
+		if got != "end\n" && got != "other program\n" && !strings.HasPrefix(got, "surrogate ") || !st.Success() {
+			t.Fatalf("%q, %v", got, st)
+		}
+	}
+}
+
+// What is at an address changes all the time: what was checked is not what is there
+// when the program is executed. The caller has an error then, and nothing is left.
+func TestChanging(t *testing.T) {
+	for range 5 {
+		got, st := calls(t, "changing", otherNode, "/bin/true")
+		if !strings.HasPrefix(got, "surrogate ") || !st.Success() {
+			t.Errorf("%q, %v", got, st)
+		}
+	}
+}
+
 // Daemons are killed at any moment: the caller has an error, is the program, or waits
 // for the next daemon.
 func TestKilledDaemon(t *testing.T) {

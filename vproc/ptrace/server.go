@@ -142,7 +142,7 @@ func (s *Server) leave(c *call.Caller) {
 // The outcome is to be the answer, soon: what comes after it waits for it. See
 // gate.Handler.
 func (s *Server) Handle(ctx context.Context, r *call.Request) call.Outcome {
-	if !supported {
+	if !supported || r.Nr != call.Rexecve {
 		return call.Fail(unix.ENOSYS)
 	}
 	if e := s.reachable(r.Int(3)); e != 0 {

@@ -38,6 +38,30 @@ static void *thread(void *arg)
 	return arg;
 }
 
+/* Calls again and again; another thread executes a program, or ends the process. */
+static void *again(void *arg)
+{
+	for (;;) {
+		long fd = rexecve(arguments[0], arguments, env, node);
+		if (fd >= 0)
+			close(fd);
+		else if (errno != EAGAIN && errno != EBUSY && errno != EMFILE)
+			tell("again", fd);
+	}
+	return arg;
+}
+
+/* Changes the end of a path. */
+static volatile char changing[16] = "/bin/true";
+static void *change(void *arg)
+{
+	for (;;) {
+		changing[9] = 'x';
+		changing[9] = 0;
+	}
+	return arg;
+}
+
 static volatile int signals;
 static void count(int sig) { signals += sig > 0; }
 
@@ -125,6 +149,25 @@ int main(int argc, char **argv)
 			pthread_create(&t[i], NULL, (void *(*)(void *))pause, NULL);
 		pthread_create(&t[3], NULL, thread, NULL);
 		pthread_join(t[3], NULL);
+	} else if (!strcmp(mode, "race")) {
+		pthread_t t;
+		for (int i = 0; i < 4; i++)
+			pthread_create(&t, NULL, again, NULL);
+		usleep(getpid() % 30 * 1000); /* while the daemon starts */
+		if (getpid() % 2) {
+			char *other[] = {"echo", "other program", NULL};
+			execve("/bin/echo", other, env);
+		}
+		printf("end\n");
+		return 0;
+	} else if (!strcmp(mode, "changing")) {
+		pthread_t t;
+		pthread_create(&t, NULL, change, NULL);
+		for (;;) {
+			long r = preserved((const void *)changing, arguments, env, node);
+			if (r >= 0 || (errno != ENOENT && errno != ENOTDIR))
+				tell(mode, r);
+		}
 	} else if (!strcmp(mode, "vfork")) {
 		int status;
 		pid_t pid = vfork();
