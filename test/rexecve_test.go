@@ -144,6 +144,34 @@ func TestRexecve(t *testing.T) {
 	}
 }
 
+// TestRexecveTerminal: what called rexecve is a job of its shell as before: ^C, ^Z, fg.
+func TestRexecveTerminal(t *testing.T) {
+	dir := enterable(t)
+	caller := callers(t, dir)["C"][0]
+	c := start(t, 2, func(o *lab.Options) { o.Share = append(o.Share, dir) })
+	s := c.sit(1)
+	if got := s.line(caller + " 2 /bin/sh -c 'test -t 0 && test -t 1 && stty size && uname -n'"); got != "24 80\nnode2\n" {
+		t.Errorf("a terminal on node 2: %q", got)
+	}
+	s.keys(caller + " 2 /bin/sh -c 'echo started; sleep 1000'\n")
+	s.expect(`\nstarted\r\n`)
+	c.running(2, "sleep 1000", 1)
+	s.keys("\x03")
+	s.expect(`READY> $`)
+	if got := s.line("echo $?"); got != "130\n" {
+		t.Errorf("after ^C $? is %q", got)
+	}
+	c.running(2, "sleep 1000", 0)
+	s.keys(caller + " 2 /bin/sh -c 'echo up; read x; echo got $x'\n")
+	s.expect(`\nup\r\n`)
+	s.keys("\x1a")
+	s.expect(`(?s)Stopped.*READY> $`)
+	s.keys("fg\n")
+	s.expect(`fg\r\n`)
+	s.keys("line\n")
+	s.expect(`(?s)got line\r\n.*READY> $`)
+}
+
 // TestRexecveKilledDaemon: while the daemon of a node is killed again and again, every
 // caller there becomes the program, or is told an error, or waits.
 func TestRexecveKilledDaemon(t *testing.T) {
