@@ -15,7 +15,7 @@ FUZZTIME ?= 20s
 
 # What the tests use beside Go, all from Debian.
 APT := bash dash coreutils hostname procps psmisc iproute2 python3 util-linux groff-base git make gcc g++ libc6-dev bsdutils \
-	strace gdb lsof htop sudo passwd
+	strace gdb lsof htop sudo passwd stress-ng
 
 .PHONY: help build lab test test-race bench lint fuzz install man generate deps cross clean
 

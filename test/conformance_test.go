@@ -103,13 +103,13 @@ func compare(t *testing.T, where string, want []string, output string, differ []
 	}
 }
 
-// plainLinux runs a program in a PID and a mount namespace of its own, where a
+// plainLinux runs a command in a PID and a mount namespace of its own, where a
 // shell is PID 1, and returns its output.
-func plainLinux(t *testing.T, path string) string {
+func plainLinux(t *testing.T, argv ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), conformancePatience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", `mount -t proc proc /proc && "$0"; exit $?`, path)
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", `mount -t proc proc /proc && "$@"; exit $?`, "sh"}, argv...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
 	cmd.Dir = "/" // as in the cluster
 	var stderr strings.Builder
