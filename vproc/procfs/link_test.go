@@ -119,6 +119,26 @@ func TestLinkLost(t *testing.T) {
 	}
 }
 
+// What was to be written is not sent again: nobody knows whether it was written.
+func TestLinkWriteLost(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	nodes := &fakeNodes{silent: 3, calls: make(chan struct{}, 10)}
+	l, cut := linked(t, nodes)
+	done := make(chan error, 1)
+	go func() {
+		_, err := l.Fetch(limit(t, 10*time.Second), 3, &FetchRequest{What: What_WRITE, Data: []byte("5")})
+		done <- err
+	}()
+	<-nodes.calls
+	cut()
+	if err := <-done; !errors.Is(err, errLost) {
+		t.Error(err)
+	}
+	if len(nodes.calls) != 0 {
+		t.Error("it was sent again")
+	}
+}
+
 func TestFrame(t *testing.T) {
 	var b bytes.Buffer
 	want := &Ask{Id: 7, Node: 2, Fetch: &FetchRequest{Path: "stat"}}

@@ -179,6 +179,7 @@ type controlled struct {
 	PIDs    map[string]int
 	Lives   int
 	Fetches int
+	Mount   int // the PID of the role mount
 	Remote  remoteAnswer
 }
 
@@ -234,6 +235,9 @@ func (c *cluster) control(_ context.Context, call *api.Call) error {
 		_ = c.mount.Process.Kill()
 	}
 	rep.PIDs, rep.Lives, rep.Fetches = c.pids, c.lives, c.fetches
+	if c.mount != nil {
+		rep.Mount = c.mount.Process.Pid
+	}
 	return call.Reply(rep)
 }
 
