@@ -31,6 +31,8 @@ func BenchmarkHome(b *testing.B) {
 		{"getpgid", alice, call.Getpgid, []int{pid}},
 		{"kill of a user", alice, call.Kill, []int{pid, 0}},
 		{"kill of root", 0, call.Kill, []int{pid, 0}},
+		{"signal of a user", alice, call.Kill, []int{pid, 18}},
+		{"signal of root", 0, call.Kill, []int{pid, 18}},
 		{"kill of a group", alice, call.Kill, []int{-pid, 0}},
 	} {
 		b.Run(c.name, func(b *testing.B) {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +26,8 @@ func TestPlaced(t *testing.T) {
 	p, tid := w.pid, w.thread
 	home, life, far, self := w.caller(homeNode, alice), w.caller(lifeNode, alice), w.caller(farNode, alice), w.itself()
 	other := w.caller(farNode, bob)
+	leader := home
+	leader.PID = int32(w.leader) // something stands for it where the process lives
 	stop, cont, usr1 := int(unix.SIGSTOP), int(unix.SIGCONT), int(unix.SIGUSR1)
 	for _, c := range []struct {
 		name string
@@ -65,6 +66,7 @@ func TestPlaced(t *testing.T) {
 		{"itself, stop", self, call.Tgkill, []int{p, p, stop}, "continue"},
 		{"itself, home", self, call.Kill, []int{w.neighbour[1], usr1}, "0"},
 		{"itself, far", self, call.Kill, []int{w.neighbour[3], usr1}, "0"},
+		{"the leader, where it has a stand-in", leader, call.Kill, []int{w.neighbour[2], usr1}, "0"},
 		{"itself, not its own", self, call.Kill, []int{1, usr1}, "continue"},
 		{"home, stop", home, call.Kill, []int{p, stop}, "0"},
 	} {
@@ -96,11 +98,15 @@ func TestPlaced(t *testing.T) {
 	if n := w.count(w.out, unix.SIGUSR1); n != 2 { // blocked: of the process, and of its main thread; the other thread has its own
 		t.Errorf("SIGUSR1 was taken %d times", n)
 	}
-	for _, n := range []id.Node{homeNode, farNode} {
-		from := fmt.Sprintf("%d 0 %d %d 0", usr1, p, alice)
-		got := lines(t, w.heard[n])
-		if len(got) < 2 || n == farNode && got[1] != from || n == homeNode && (got[1] == from || !strings.HasPrefix(got[1], fmt.Sprintf("%d 0 ", usr1))) {
-			t.Errorf("the process signals node %d: %q", n, got)
+	// The sender is named where its number is free; otherwise its user at least.
+	for n, pid := range map[id.Node]int{homeNode: p, lifeNode: w.leader, farNode: p} {
+		got := append(lines(t, w.heard[n]), "")[1]
+		var signo, code, from, uid, value int
+		if _, err := fmt.Sscan(got, &signo, &code, &from, &uid, &value); err != nil {
+			t.Fatal(n, got, err)
+		}
+		if signo != usr1 || code != 0 || uid != alice || (from == pid) != (n == farNode) {
+			t.Errorf("process %d signals node %d: %q", pid, n, got)
 		}
 	}
 	const nice = 19

@@ -60,6 +60,7 @@ type Remote struct {
 	cfg     Config
 	log     *slog.Logger
 	caps    uint64 // of this process: a deputy gets no others
+	root    bool   // this process is root with all of caps in effect
 	boot    uint64
 	turns   turns
 	answers *answers
@@ -83,7 +84,7 @@ func New(c Config) (*Remote, error) {
 	m := &Remote{self: c.Self, cfg: c, log: c.Log, turns: turns{held: map[int]*turn{}}, waits: map[id.Node]int{}}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	var err error
-	if m.caps, err = capabilities(); err != nil {
+	if m.caps, m.root, err = capabilities(); err != nil {
 		return nil, fmt.Errorf("remote: %w", err)
 	}
 	if m.boot, err = bootNumber(); err != nil {
@@ -140,11 +141,16 @@ func (m *Remote) enter(parent context.Context, limit time.Duration) (ctx context
 // Calls under way see it by Peers.
 func (m *Remote) NodeDown(n id.Node) { m.files.again(n) }
 
-func capabilities() (uint64, error) {
+// capabilities are those of this process. root tells that a deputy for a root that
+// has them too need not change anything.
+func capabilities() (caps uint64, root bool, err error) {
 	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var d [2]unix.CapUserData
-	err := unix.Capget(&h, &d[0])
-	return uint64(d[0].Permitted) | uint64(d[1].Permitted)<<32, err
+	err = unix.Capget(&h, &d[0])
+	caps = uint64(d[0].Permitted) | uint64(d[1].Permitted)<<32
+	inEffect := uint64(d[0].Effective) | uint64(d[1].Effective)<<32
+	root = caps == inEffect && os.Getuid() == 0 && os.Geteuid() == 0 && os.Getgid() == 0 && os.Getegid() == 0
+	return caps, root, err
 }
 
 // Handle decides about a caught call, and has it carried out.

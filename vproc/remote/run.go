@@ -20,6 +20,8 @@ import (
 // another PID.
 func (m *Remote) identity(c *call.Caller) sys.Identity {
 	who := sys.Identity{UID: c.UID, EUID: c.EUID, GID: c.GID, EGID: c.EGID, Groups: c.Groups, Caps: c.Caps & m.caps}
+	// Groups count in none of the calls that are executed.
+	who.Self = m.root && c.UID|c.EUID|c.GID|c.EGID == 0 && who.Caps == m.caps
 	if home := id.PID(c.PID).Home(); c.Node != m.self && home != 0 && home != m.self {
 		who.PID = int(c.PID)
 	}
