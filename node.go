@@ -30,6 +30,7 @@ import (
 	"ssi/vproc/proctab"
 	"ssi/vproc/rexec"
 	"ssi/vproc/spawn"
+	"ssi/vproc/standin"
 	"ssi/vproc/window"
 )
 
@@ -247,6 +248,7 @@ type parts struct {
 	ident   cluster.Identity
 	cluster *cluster.Cluster
 	spawn   *spawn.Client
+	maker   *standin.Maker
 	rexec   *rexec.Server
 	procs   *proctab.Node
 	window  *window.Watcher
@@ -297,8 +299,12 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	}
 	t := p.cluster.Transport()
 	p.spawn = spawn.NewClient(filepath.Join(runDir, keeper.SpawnSocket))
+	p.maker, err = standin.New(standin.Config{Spawn: p.spawn, Exited: n.exited, LocalView: spawn.LocalViewEnv, Log: n.log})
+	if err != nil {
+		return nil, err
+	}
 	p.rexec, err = rexec.NewServer(rexec.Config{
-		Node: self, Peers: opener{p.cluster}, Spawn: p.spawn, RunDir: runDir, Cgroup: os.Getenv(keeper.CgroupEnv),
+		Node: self, Peers: opener{p.cluster}, Spawn: p.spawn, Places: p.maker, RunDir: runDir, Cgroup: os.Getenv(keeper.CgroupEnv),
 		RestartSpawn: n.keep.RestartSpawn, Log: n.log, Fenced: "the node is starting",
 	})
 	if err != nil {
@@ -308,12 +314,13 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	t.HandleBulk(rexec.Bulk, func(ctx context.Context, from ics.Remote, header []byte, s ics.Stream) {
 		p.rexec.HandleBulk(ctx, from.Node, header, s)
 	})
-	if p.procs, err = proctab.NewNode("/proc", self, nil); err != nil {
+	places := &places{self: self, rexec: p.rexec, maker: p.maker, roles: new(roles)}
+	if p.procs, err = proctab.NewNode("/proc", self, processPlaces{places}); err != nil {
 		return nil, err
 	}
 	proctab.Register(t, p.procs)
 	p.assembleAPI()
-	if p.space, err = openProcessSpace(n.keep, n.log, p.cluster, p.api); err != nil {
+	if p.space, err = openProcessSpace(n.keep, n.log, p.cluster, p.api, places); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -463,6 +470,9 @@ func (p *parts) close() {
 	}
 	if p.rexec != nil {
 		p.rexec.Close()
+	}
+	if p.maker != nil {
+		p.maker.Close()
 	}
 	if p.spawn != nil {
 		_ = p.spawn.Close() // stateless

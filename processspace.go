@@ -43,11 +43,11 @@ type processSpace struct {
 
 // openProcessSpace lets the other nodes and the role mount ask this one. Serve
 // does the rest.
-func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster, a *api.Server) (*processSpace, error) {
+func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster, a *api.Server, where *places) (*processSpace, error) {
 	s := &processSpace{keep: keep, log: log, cluster: c}
 	var err error
 	s.remote, err = remote.New(remote.Config{
-		Self: c.Self(), Peers: processCluster{c}, Log: log, Dir: filepath.Join(runDir, "remote"), Protected: new(roles).pids,
+		Self: c.Self(), Peers: processCluster{c}, Log: log, Dir: filepath.Join(runDir, "remote"), Protected: where.protected, Lives: where.lives,
 		Name: c.Identity().Name, Members: c.Members().Load,
 	})
 	if err != nil {
@@ -57,7 +57,7 @@ func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster,
 		s.remote.Close()
 		return nil, err
 	}
-	if s.files, err = procfs.NewNode("/proc", c.Self(), nil, nil); err != nil {
+	if s.files, err = procfs.NewNode("/proc", c.Self(), where.placed, where.hidden); err != nil {
 		_ = s.rexecve.Close() // it has done nothing yet
 		s.remote.Close()
 		return nil, err

@@ -236,7 +236,8 @@ func (j *job) add(calls []Call) error {
 	return nil
 }
 
-// run makes the deputy and waits for its end.
+// run makes the deputy and waits for its end. It sleeps at once: a deputy mostly begins
+// on the processor of who waits for it, so looking again and again holds it up.
 func (j *job) run(pid int) error {
 	j.mask[0] = ^uint64(0)
 	j.alive = 1

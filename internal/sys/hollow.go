@@ -68,6 +68,10 @@ func (a Arena) Reset() { atomic.StoreUint32(a.word(seqAt), 1) }
 // Give writes orders for the process target (its PID as it sees it itself) and
 // returns their number for Await. The target looks at them when it gets SIGUSR1.
 func (a Arena) Give(target int, orders []Order) uint32 {
+	// A process that is awake for another reason must not take these for its own
+	// before their number is there, nor after it.
+	to := (*uint64)(unsafe.Pointer(&a[targetAt]))
+	atomic.StoreUint64(to, 0)
 	for i, o := range orders {
 		at := a[ArenaOrders+i*orderSize:][:orderSize]
 		binary.NativeEndian.PutUint64(at, uint64(o.Nr))
@@ -80,8 +84,9 @@ func (a Arena) Give(target int, orders []Order) uint32 {
 		binary.NativeEndian.PutUint64(at[72:], uint64(-int64(o.After)))
 	}
 	binary.NativeEndian.PutUint64(a[countAt:], uint64(len(orders)))
-	binary.NativeEndian.PutUint64(a[targetAt:], uint64(target))
-	return atomic.AddUint32(a.word(seqAt), 1)
+	n := atomic.AddUint32(a.word(seqAt), 1)
+	atomic.StoreUint64(to, uint64(target))
+	return n
 }
 
 // First is the number of what a hollow process does when it starts.

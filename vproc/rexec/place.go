@@ -2,6 +2,7 @@ package rexec
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -9,18 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/api"
-	"ssi/internal/errno"
 	"ssi/internal/id"
 	"ssi/internal/proc"
 	"ssi/internal/pty"
 	"ssi/internal/sys"
+	"ssi/vproc/standin"
 )
 
 // Places creates processes under the PID that their surrogate has at home, with the
 // parent, process group and session that it has there (vproc/standin.Maker).
 type Places interface {
 	// Create creates a process in its Spec.Place. If that cannot be had, nothing was
-	// made and the error is standin.ErrPlace.
+	// made and the error is a *standin.Unplaceable.
 	Create(ctx context.Context, s *proc.Spec, files []*os.File) (pid int32, pidfd *os.File, err error)
 	// Foreground makes group the foreground of the terminal of a session.
 	Foreground(session, group int32) error
@@ -50,7 +51,10 @@ func (c *command) spawn(ctx context.Context, spec *proc.Spec) (pid int32, pidfd 
 }
 
 // isUnplaceable reports whether nothing was made because the place cannot be had.
-func isUnplaceable(err error) bool { return errno.KindOf(err) == errno.Exists }
+func isUnplaceable(err error) bool {
+	var u *standin.Unplaceable
+	return errors.As(err, &u)
+}
 
 // inform passes on a signal that the caller got.
 func (c *command) inform(info *sys.Siginfo) {

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -24,33 +23,6 @@ func TestMain(m *testing.M) {
 		os.Exit(RunSession(os.Args[2:]))
 	}
 	os.Exit(m.Run())
-}
-
-func TestLookup(t *testing.T) {
-	a, b := t.TempDir(), t.TempDir()
-	for _, f := range []string{a + "/x", b + "/x"} {
-		if err := os.WriteFile(f, nil, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(a+"/d", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		name, path, dir string
-		want            []string
-	}{
-		{"x", a + ":" + b, "/", []string{a + "/x", b + "/x"}},
-		{"x", "/no/such:" + b, "/", []string{b + "/x"}},
-		{"x", "", a, []string{"./x"}},
-		{"d", a, "/", nil},
-		{"./y", a, "/", []string{"./y"}},
-		{"y", a, "/", nil},
-	} {
-		if got := lookup(c.name, c.path, c.dir); !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s in %q: %q, want %q", c.name, c.path, got, c.want)
-		}
-	}
 }
 
 func TestReply(t *testing.T) {
