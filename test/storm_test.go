@@ -12,28 +12,30 @@ import (
 	"ssi/lab"
 )
 
-// storm is a process on node 2 that counts the values it is sent, and processes
+// storm is a process on a node that counts the values it is sent, and processes
 // on node 1 that send each value once.
 type storm struct {
 	*cluster
-	receiver string // its PID
+	at       id.Node // where the receiver is
+	receiver string  // its PID
 	senders  int
 }
 
 const sendsEach = 2500
 
-func startStorm(c *cluster, dir string, senders int) *storm {
+// startStorm has the senders pause so many microseconds after each signal.
+func startStorm(c *cluster, dir string, at id.Node, senders, pause int) *storm {
 	c.t.Helper()
-	s := &storm{cluster: c, senders: senders}
-	c.login(2, "", "sh", "-c", fmt.Sprintf("setsid %s/receive /run/receiver /run/counts </dev/null >/dev/null 2>&1 &", dir))
+	s := &storm{cluster: c, at: at, senders: senders}
+	c.login(at, "", "sh", "-c", fmt.Sprintf("setsid %s/receive /run/receiver /run/counts </dev/null >/dev/null 2>&1 &", dir))
 	c.eventually("the receiver", func() bool {
-		out, status := c.try(2, "cat", "/run/receiver")
+		out, status := c.try(at, "cat", "/run/receiver")
 		s.receiver = strings.TrimSpace(out)
 		return status == 0
 	})
 	for i := range senders {
-		got := c.login(1, "", "sh", "-c", fmt.Sprintf("setsid %s/send %s %d %d /run/sent.%d </dev/null >/dev/null 2>&1 &",
-			dir, s.receiver, i*sendsEach, (i+1)*sendsEach, i))
+		got := c.login(1, "", "sh", "-c", fmt.Sprintf("setsid %s/send %s %d %d /run/sent%d.%d %d </dev/null >/dev/null 2>&1 &",
+			dir, s.receiver, i*sendsEach, (i+1)*sendsEach, at, i, pause))
 		if got.status != 0 {
 			c.t.Fatalf("sender %d: %+v", i, got)
 		}
@@ -43,7 +45,7 @@ func startStorm(c *cluster, dir string, senders int) *storm {
 
 // sending reports whether senders are still at work.
 func (s *storm) sending() bool {
-	out, _ := s.try(1, "sh", "-c", "ls /run/sent.? 2>/dev/null | wc -l")
+	out, _ := s.try(1, "sh", "-c", fmt.Sprintf("ls /run/sent%d.? 2>/dev/null | wc -l", s.at))
 	return strings.TrimSpace(out) != fmt.Sprint(s.senders)
 }
 
@@ -52,7 +54,7 @@ func (s *storm) results() map[int]syscall.Errno {
 	s.t.Helper()
 	told := map[int]syscall.Errno{}
 	for i := range s.senders {
-		pairs(s.cluster, s.do(1, "cat", fmt.Sprintf("/run/sent.%d", i)), func(v, e int) { told[v] = syscall.Errno(e) })
+		pairs(s.cluster, s.do(1, "cat", fmt.Sprintf("/run/sent%d.%d", s.at, i)), func(v, e int) { told[v] = syscall.Errno(e) })
 	}
 	if len(told) != s.senders*sendsEach {
 		s.t.Errorf("%d sends of %d are accounted for", len(told), s.senders*sendsEach)
@@ -63,10 +65,10 @@ func (s *storm) results() map[int]syscall.Errno {
 // counts ends the receiver and reads how often each value came.
 func (s *storm) counts() map[int]int {
 	s.t.Helper()
-	s.do(2, "kill", "-TERM", s.receiver)
-	s.eventually("the counts", func() bool { _, status := s.try(2, "test", "-e", "/run/counts"); return status == 0 })
+	s.do(s.at, "kill", "-TERM", s.receiver)
+	s.eventually("the counts", func() bool { _, status := s.try(s.at, "test", "-e", "/run/counts"); return status == 0 })
 	came := map[int]int{}
-	pairs(s.cluster, s.do(2, "cat", "/run/counts"), func(v, n int) { came[v] = n })
+	pairs(s.cluster, s.do(s.at, "cat", "/run/counts"), func(v, n int) { came[v] = n })
 	return came
 }
 
@@ -90,6 +92,30 @@ func buildStorm(t *testing.T) string {
 	return dir
 }
 
+// account checks that each signal that was sent came once, and one whose sender was
+// told an error did not come; it returns how many came of how many.
+func (s *storm) account() (sent, all int) {
+	s.t.Helper()
+	told, came := s.results(), s.counts()
+	failed := map[syscall.Errno]int{}
+	for v, e := range told {
+		n := came[v]
+		switch {
+		case e == 0 && n == 1:
+			sent++
+			continue
+		case e == 0:
+			s.t.Errorf("node %d, value %d: sent, and came %d times", s.at, v, n)
+		case e == syscall.EIO && n <= 1: // it is not known whether it was done
+		case n != 0:
+			s.t.Errorf("node %d, value %d: %v, and came %d times", s.at, v, e, n)
+		}
+		failed[e]++
+	}
+	s.t.Logf("node %d: %d signals delivered of %d, errors: %v", s.at, sent, len(told), failed)
+	return sent, len(told)
+}
+
 // TestSignalStorm: while the daemons of both nodes are killed again and again,
 // every signal that was sent to a process of another node is delivered once, or
 // its sender was told an error.
@@ -97,7 +123,7 @@ func TestSignalStorm(t *testing.T) {
 	dir := buildStorm(t)
 	c := start(t, 3, profile("lan"), func(o *lab.Options) { o.Share = append(o.Share, dir) })
 	before := len(c.history(1))
-	s := startStorm(c, dir, 4)
+	s := startStorm(c, dir, 2, 4, 0)
 	kills := 0
 	for n := id.Node(1); kills < 6 && s.sending(); n = 3 - n {
 		c.killNodeRole(n)
@@ -107,25 +133,10 @@ func TestSignalStorm(t *testing.T) {
 		t.Error("the storm was over before a daemon was killed")
 	}
 	c.eventually("the senders end", func() bool { return !s.sending() })
-	told, came := s.results(), s.counts()
-	sent, failed := 0, map[syscall.Errno]int{}
-	for v, e := range told {
-		n := came[v]
-		switch {
-		case e == 0 && n == 1:
-			sent++
-			continue
-		case e == 0:
-			t.Errorf("value %d: sent, and came %d times", v, n)
-		case e == syscall.EIO && n <= 1: // it is not known whether it was done
-		case n != 0:
-			t.Errorf("value %d: %v, and came %d times", v, e, n)
-		}
-		failed[e]++
-	}
-	t.Logf("%d daemons killed, %d signals delivered, errors: %v", kills, sent, failed)
-	if sent < len(told)*9/10 {
-		t.Errorf("only %d of %d signals were delivered", sent, len(told))
+	sent, told := s.account()
+	t.Logf("%d daemons killed", kills)
+	if sent < told*9/10 {
+		t.Errorf("only %d of %d signals were delivered", sent, told)
 	}
 	for _, tr := range c.history(1)[before:] {
 		if tr.Term == 0 {
@@ -139,7 +150,7 @@ func TestSignalStorm(t *testing.T) {
 func TestReceiverDies(t *testing.T) {
 	dir := buildStorm(t)
 	c := start(t, 3, func(o *lab.Options) { o.Share = append(o.Share, dir) })
-	s := startStorm(c, dir, 2)
+	s := startStorm(c, dir, 2, 2, 0)
 	c.ok(c.Crash(c.ctx(), 2))
 	c.eventually("the senders end", func() bool { return !s.sending() })
 	gone := 0
