@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -24,6 +25,7 @@ type procCluster struct {
 	view  *member.View // of now
 	now   *procfs.Cluster
 	level levelList
+	where *places
 }
 
 // Watch is the cluster for /proc, and a channel that is closed when the nodes change.
@@ -31,9 +33,10 @@ func (p *procCluster) Watch() (*procfs.Cluster, <-chan struct{}) {
 	view, changed := p.c.Members().Get()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.level.look(loadLevelPath, time.Now()) || p.view != view { // it is asked far more often than anything changes
+	hidden := p.where.ownStandIns()
+	if p.level.look(loadLevelPath, time.Now()) || p.view != view || !slices.Equal(p.now.Hidden, hidden) { // it is asked far more often than anything changes
 		p.view = view
-		p.now = &procfs.Cluster{Self: uint32(p.c.Self()), Files: append(clusterFiles(view, p.c.Self()), p.level.file)}
+		p.now = &procfs.Cluster{Self: uint32(p.c.Self()), Files: append(clusterFiles(view, p.c.Self()), p.level.file), Hidden: hidden}
 		for _, n := range upNodes(view) {
 			p.now.Up = append(p.now.Up, uint32(n))
 		}

@@ -303,8 +303,9 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	if err != nil {
 		return nil, err
 	}
+	where := &places{self: self, maker: p.maker, roles: new(roles)}
 	p.rexec, err = rexec.NewServer(rexec.Config{
-		Node: self, Peers: opener{p.cluster}, Spawn: p.spawn, Places: p.maker, RunDir: runDir, Cgroup: os.Getenv(keeper.CgroupEnv),
+		Node: self, Peers: opener{p.cluster}, Spawn: p.spawn, Places: p.maker, Moved: where.moved, RunDir: runDir, Cgroup: os.Getenv(keeper.CgroupEnv),
 		RestartSpawn: n.keep.RestartSpawn, Log: n.log, Fenced: "the node is starting",
 	})
 	if err != nil {
@@ -314,13 +315,13 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	t.HandleBulk(rexec.Bulk, func(ctx context.Context, from ics.Remote, header []byte, s ics.Stream) {
 		p.rexec.HandleBulk(ctx, from.Node, header, s)
 	})
-	places := &places{self: self, rexec: p.rexec, maker: p.maker, roles: new(roles)}
-	if p.procs, err = proctab.NewNode("/proc", self, processPlaces{places}); err != nil {
+	where.rexec = p.rexec
+	if p.procs, err = proctab.NewNode("/proc", self, processPlaces{where}); err != nil {
 		return nil, err
 	}
 	proctab.Register(t, p.procs)
 	p.assembleAPI()
-	if p.space, err = openProcessSpace(n.keep, n.log, p.cluster, p.api, places); err != nil {
+	if p.space, err = openProcessSpace(n.keep, n.log, p.cluster, p.api, where); err != nil {
 		return nil, err
 	}
 	return p, nil

@@ -2,8 +2,10 @@ package main
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"ssi/internal/id"
+	"ssi/vproc/procfs"
 	"ssi/vproc/rexec"
 	"ssi/vproc/standin"
 )
@@ -16,6 +18,7 @@ type places struct {
 	rexec *rexec.Server
 	maker *standin.Maker
 	roles *roles
+	relay atomic.Pointer[procfs.Relay] // nil: there is none yet
 }
 
 // hidden reports whether a PID is nobody's here.
@@ -35,9 +38,39 @@ func (p *places) lives(pid id.PID) (id.Node, bool) {
 	return p.rexec.LivesOn(int32(pid))
 }
 
+// ownStandIns is the stand-ins that have PIDs of this node.
+func (p *places) ownStandIns() (pids []int32) {
+	for _, pid := range p.maker.StandIns() {
+		if id.PID(pid).Home() == p.self {
+			pids = append(pids, int32(pid))
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}
+
 // protected is the processes that calls to many must not reach.
 func (p *places) protected() []int {
 	return slices.Concat(p.roles.pids(), p.rexec.Surrogates(), p.maker.StandIns())
+}
+
+// moved tells the role mount where processes live.
+func (p *places) moved(w rexec.Where) {
+	if relay := p.relay.Load(); relay != nil {
+		relay.SetPlaces(placesIn(w))
+	}
+}
+
+// placesIn is w for package procfs.
+func placesIn(w rexec.Where) *procfs.Places {
+	p := &procfs.Places{Away: map[id.PID]id.Node{}}
+	for pid, n := range w.Away {
+		p.Away[id.PID(pid)] = n
+	}
+	for _, pid := range w.Placed {
+		p.Placed = append(p.Placed, id.PID(pid))
+	}
+	return p
 }
 
 // processPlaces is what package proctab asks.

@@ -65,7 +65,9 @@ func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster,
 	t := c.Transport()
 	remote.Register(t, s.remote)
 	procfs.Register(t, s.files)
-	a.Handle(procfs.Method, procfs.NewRelay(&procCluster{processCluster: processCluster{c}}, log).Handle)
+	relay := procfs.NewRelay(&procCluster{processCluster: processCluster{c}, where: where}, log)
+	where.relay.Store(relay)
+	a.Handle(procfs.Method, relay.Handle)
 	return s, nil
 }
 

@@ -138,6 +138,9 @@ func (s *Server) attach(p *process) {
 	ws, early := s.early.take(p.pid)
 	if early = early && !p.alive(); !early {
 		s.running[p.pid] = p
+		if p.group != 0 {
+			s.moved()
+		}
 	}
 	s.mu.Unlock()
 	if early {

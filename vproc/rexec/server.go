@@ -42,6 +42,9 @@ type Config struct {
 	RunDir string // default /run/ssi; attached commands are noted in RunDir/rexec
 	Cgroup string // directory of the cgroup of all commands (keeper.CgroupEnv); empty: none
 	Fenced string // why nothing is run at first, until Unfence; empty: it is
+	// Moved, if set, is called when LivesOn, Surrogates or Placed have something else to
+	// tell. It must not call the server.
+	Moved func(Where)
 	// RestartSpawn is called when the spawn role hangs (keeper.Client.RestartSpawn); may be nil.
 	RestartSpawn func() error
 	Log          *slog.Logger
@@ -199,6 +202,7 @@ func (s *Server) Exited(e proc.Exit) {
 		delete(s.running, e.PID)
 		if p.group != 0 {
 			s.c.Places.Release(e.PID)
+			s.moved()
 		}
 	}
 	s.mu.Unlock()

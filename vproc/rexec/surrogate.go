@@ -1,6 +1,7 @@
 package rexec
 
 import (
+	"maps"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -13,12 +14,36 @@ func (s *Server) remember(pid int32, node id.Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.away[pid] = node
+	s.moved()
 }
 
 func (s *Server) forget(pid int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.away, pid)
+	if _, ok := s.away[pid]; ok {
+		delete(s.away, pid)
+		s.moved()
+	}
+}
+
+// Where is where processes live whose PIDs do not tell it.
+type Where struct {
+	Away   map[int32]id.Node // surrogates of this node, and where their processes live
+	Placed []int32           // commands that run here for surrogates of other nodes
+}
+
+// moved tells of a change; mu is held.
+func (s *Server) moved() {
+	if s.c.Moved == nil {
+		return
+	}
+	w := Where{Away: maps.Clone(s.away)}
+	for pid, p := range s.running {
+		if p.group != 0 {
+			w.Placed = append(w.Placed, pid)
+		}
+	}
+	s.c.Moved(w)
 }
 
 // LivesOn is where the process lives of which this node has the surrogate pid.

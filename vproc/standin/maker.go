@@ -145,7 +145,6 @@ func (m *Maker) Create(ctx context.Context, s *proc.Spec, files []*os.File) (pid
 	if m.closed {
 		return 0, nil, unplaceable("the daemon is stopping")
 	}
-	before := len(m.all)
 	tty := m.terminals
 	p, err := m.settle(ctx, s, files[0])
 	if err == nil {
@@ -163,9 +162,7 @@ func (m *Maker) Create(ctx context.Context, s *proc.Spec, files []*os.File) (pid
 		if leader := m.all[s.Place.Session]; leader != nil && m.terminals > tty {
 			m.takeTerminal(leader)
 		}
-		if len(m.all) > before {
-			m.look()
-		}
+		m.look()
 		return 0, nil, err
 	}
 	m.drop(p)
