@@ -50,15 +50,24 @@ func DecodeSiginfo(b []byte) Siginfo {
 // siginfoHandler is the handler of the signals of NotifyInfo, for the kernel only. siginfo_*.s.
 func siginfoHandler() //nolint:unused // in assembly
 
-// siginfoHandlerAt is where the handler is, for the kernel.
+// faultHandler is the handler of the signals of faults: those that nobody sent (si_code above
+// 0) are the runtime's.
+func faultHandler() //nolint:unused // in assembly
+
+// siginfoHandlerAt and faultHandlerAt are where the handlers are, for the kernel.
 func siginfoHandlerAt() uint64
+func faultHandlerAt() uint64
+
+// setFaultHandler tells faultHandler where the runtime's handler is.
+func setFaultHandler(handler uintptr)
 
 // setSiginfoPipe tells the handler where to write.
 func setSiginfoPipe(fd uintptr)
 
 // NotifyInfo has each of sigs that this process receives from now on written to w as
-// a siginfo_t: os/signal tells nothing but the number. A signal that is ignored stays
-// ignored. A pipe that is full loses signals; w must not block, and stays open
+// a siginfo_t, also those that it ignored: os/signal tells nothing but the number. Of the signals
+// of faults (SIGSEGV …) that holds for those that somebody sent; a fault is one
+// as before. A pipe that is full loses signals; w must not block, and stays open
 // as long as this process lives. It is for the main program, once.
 func NotifyInfo(w *os.File, sigs []unix.Signal) error {
 	raw, err := w.SyscallConn()
@@ -72,13 +81,16 @@ func NotifyInfo(w *os.File, sigs []unix.Signal) error {
 	if err != nil {
 		return err
 	}
-	ours[0] = siginfoHandlerAt()
+	faults := ours
+	setFaultHandler(uintptr(ours[0]))
+	ours[0], faults[0] = siginfoHandlerAt(), faultHandlerAt()
 	for _, sig := range sigs {
-		has, err := action(sig)
-		if err == nil && has[0] != sigIgnore {
-			_, err = SetAction(sig, ours)
+		act := ours
+		switch sig {
+		case unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS:
+			act = faults
 		}
-		if err != nil {
+		if _, err := SetAction(sig, act); err != nil {
 			return fmt.Errorf("handler of %s: %w", unix.SignalName(sig), err)
 		}
 	}

@@ -13,6 +13,30 @@ TEXT ·siginfoHandler(SB), NOSPLIT|NOFRAME, $0-0
 	SYSCALL
 	RET
 
+// runtimeHandler is the handler of the Go runtime.
+GLOBL runtimeHandler<>(SB), NOPTR, $8
+
+TEXT ·faultHandler(SB), NOSPLIT|NOFRAME, $0-0
+	MOVL 8(SI), AX // si_code
+	CMPL AX, $0
+	JLE  sent
+	MOVQ runtimeHandler<>(SB), AX
+	JMP  AX
+sent:
+	JMP ·siginfoHandler(SB)
+
+// func setFaultHandler(handler uintptr)
+TEXT ·setFaultHandler(SB), NOSPLIT, $0-8
+	MOVQ handler+0(FP), AX
+	MOVQ AX, runtimeHandler<>(SB)
+	RET
+
+// func faultHandlerAt() uint64
+TEXT ·faultHandlerAt(SB), NOSPLIT, $0-8
+	LEAQ ·faultHandler(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
 // func siginfoHandlerAt() uint64
 TEXT ·siginfoHandlerAt(SB), NOSPLIT, $0-8
 	LEAQ ·siginfoHandler(SB), AX

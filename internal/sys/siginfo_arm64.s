@@ -13,6 +13,30 @@ TEXT ·siginfoHandler(SB), NOSPLIT|NOFRAME, $0-0
 	SVC
 	RET
 
+// runtimeHandler is the handler of the Go runtime.
+GLOBL runtimeHandler<>(SB), NOPTR, $8
+
+TEXT ·faultHandler(SB), NOSPLIT|NOFRAME, $0-0
+	MOVW 8(R1), R3 // si_code
+	CMPW $0, R3
+	BLE  sent
+	MOVD runtimeHandler<>(SB), R3
+	B    (R3)
+sent:
+	B ·siginfoHandler(SB)
+
+// func setFaultHandler(handler uintptr)
+TEXT ·setFaultHandler(SB), NOSPLIT, $0-8
+	MOVD handler+0(FP), R0
+	MOVD R0, runtimeHandler<>(SB)
+	RET
+
+// func faultHandlerAt() uint64
+TEXT ·faultHandlerAt(SB), NOSPLIT, $0-8
+	MOVD $·faultHandler(SB), R0
+	MOVD R0, ret+0(FP)
+	RET
+
 // func siginfoHandlerAt() uint64
 TEXT ·siginfoHandlerAt(SB), NOSPLIT, $0-8
 	MOVD $·siginfoHandler(SB), R0

@@ -14,11 +14,18 @@ const siginfoTest = "SSI_SIGINFO_TEST"
 
 // TestNotifyInfo has another process tell which signals it got, and from whom.
 func TestNotifyInfo(t *testing.T) {
-	sigs := []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGUSR1, unix.Signal(40)}
+	sigs := []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGSEGV, unix.Signal(40)}
 	if os.Getenv(siginfoTest) != "" {
 		told := os.NewFile(3, "told")
 		if err := NotifyInfo(told, sigs); err != nil {
 			t.Fatal(err)
+		}
+		fault := func() (caught any) {
+			defer func() { caught = recover() }()
+			return *(*int)(nil) // what nobody sent is the runtime's, as before
+		}
+		if fault() == nil {
+			t.Fatal("a fault is not seen")
 		}
 		_, _ = told.Write([]byte("r"))
 		for {
@@ -63,7 +70,14 @@ func TestNotifyInfo(t *testing.T) {
 		}
 		return DecodeSiginfo(b)
 	}
-	_ = unix.Kill(cmd.Process.Pid, unix.SIGINT) // ignored: the first that is told is another
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGSEGV} { // the first was ignored
+		if err := unix.Kill(cmd.Process.Pid, sig); err != nil {
+			t.Fatal(err)
+		}
+		if got := next(); got.Signal != sig {
+			t.Fatalf("%+v, want %s", got, sig)
+		}
+	}
 	for i := range 200 {
 		term := self
 		term.Signal = unix.SIGTERM

@@ -198,15 +198,17 @@ func (t *tree) lookupRoot(r *fuse.Request) {
 // is local, is told at once; else its node is asked.
 func (t *tree) lookupPID(r *fuse.Request, pid id.PID) {
 	n, node := t.process(pid)
+	surrogate := false
 	switch {
 	case n == 0:
 		node = pid.Home()
 	case node == 0: // it may be a surrogate, and more be known where its process lives
 		node = t.table.lives(pid)
+		surrogate = node != 0
 	}
 	polled, up := t.table.up(node)
 	switch {
-	case !up || n != 0 && time.Since(polled) < old:
+	case !up || n != 0 && !surrogate && time.Since(polled) < old:
 		t.tellPID(r, pid, n)
 	case n != 0:
 		t.wait(r, func(ctx context.Context) {

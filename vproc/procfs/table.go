@@ -96,9 +96,14 @@ func (t *Table) setCluster(c *Cluster) (s stale) {
 		}
 	}
 	t.hidden = pidSet(c.GetHidden())
+	away := t.away
 	t.away = map[id.PID]id.Node{}
 	for _, m := range c.GetAway() {
-		t.away[id.PID(m.GetPid())] = id.Node(m.GetNode())
+		pid := id.PID(m.GetPid())
+		t.away[pid] = id.Node(m.GetNode())
+		if away[pid] == 0 { // its name may be known as that of what is a surrogate now
+			s.gone = append(s.gone, &process{node: t.self, pid: pid})
+		}
 	}
 	placed := t.placed
 	t.placed = pidSet(c.GetPlaced())

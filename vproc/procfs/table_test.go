@@ -114,7 +114,7 @@ func TestTable(t *testing.T) {
 	// What the role node knows of the PIDs of this one, and of others that live here.
 	c := newCluster(1, 3)
 	c.Hidden, c.Away, c.Placed = []int32{one}, []*Moved{{Pid: one + 1, Node: 3}}, []int32{two}
-	for _, want := range [][]int{{two}, nil} { // the names of those that came are told once
+	for _, want := range [][]int{{one + 1, two}, nil} { // the names of those that came are told once
 		if got := pids(tab.setCluster(c).gone); !slices.Equal(got, want) {
 			t.Errorf("gone %v, want %v", got, want)
 		}

@@ -85,8 +85,8 @@ func (p *process) sendInfo(info *sys.Siginfo) error {
 	return err
 }
 
-// sendAs sends a signal by kill(2) of the process that info names; if its PID is in
-// use here, of one with another.
+// sendAs sends a signal by kill(2), or tgkill(2), of the process that info names; if
+// its PID is in use here, of one with another.
 func (p *process) sendAs(info *sys.Siginfo) {
 	raw, err := p.pidfd.SyscallConn()
 	if err != nil {
@@ -95,6 +95,9 @@ func (p *process) sendAs(info *sys.Siginfo) {
 	_ = raw.Control(func(fd uintptr) {
 		who := sys.Identity{PID: int(info.PID), UID: info.UID, EUID: info.UID, Caps: 1 << capKill}
 		kill := []sys.Call{{Nr: unix.SYS_PIDFD_SEND_SIGNAL, Args: [6]uint64{uint64(fd), uint64(info.Signal)}}}
+		if info.Code == siTKill && p.alive() { // and not reaped before its end is reported
+			kill[0] = sys.Call{Nr: unix.SYS_TGKILL, Args: [6]uint64{uint64(p.pid), uint64(p.pid), uint64(info.Signal)}}
+		}
 		if err := sys.Deputize(who, kill); err != nil || kill[0].Errno() != 0 {
 			_ = unix.PidfdSendSignal(int(fd), info.Signal, nil, 0)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ssi/internal/api"
@@ -27,6 +28,7 @@ type relay struct {
 	once    sync.Once
 	failure *Failure
 	failed  chan struct{}
+	over    atomic.Bool // the result of the command was passed on
 }
 
 func (s *Server) relay(ctx context.Context, call *api.Call, node id.Node, req *request) error {
@@ -81,7 +83,7 @@ func (r *relay) run(local net.Conn) {
 	g.Go(func() { // to the command; its end is the caller's end
 		defer func() { _ = r.remote.Close() }()
 		_ = copyFrames(r.remote, local, r.waker.came)
-		if r.place.PID != 0 && r.waker.ended() {
+		if r.place.PID != 0 && !r.over.Load() && r.waker.ends(failTime) {
 			_ = r.remote.SetWriteDeadline(time.Now().Add(failTime))
 			_, _ = r.remote.Write(frame(kindKilled))
 		}
@@ -104,11 +106,10 @@ func (r *relay) run(local net.Conn) {
 // back moves frames to the caller and tells it when the other node is lost.
 func (r *relay) back(local net.Conn, g *sync.WaitGroup, done <-chan struct{}) {
 	in := frameReader{r: r.remote}
-	over := false // the result of the command was passed on
 	for {
 		k, _, err := in.next()
 		if err != nil {
-			if !over {
+			if !r.over.Load() {
 				_ = local.SetWriteDeadline(time.Now().Add(closeTime))
 				_, _ = local.Write(r.why(err).frame())
 				r.waker.passed(kindError)
@@ -127,7 +128,9 @@ func (r *relay) back(local net.Conn, g *sync.WaitGroup, done <-chan struct{}) {
 			return
 		}
 		r.waker.passed(k)
-		over = over || k == kindExit || k == kindError
+		if k == kindExit || k == kindError {
+			r.over.Store(true)
+		}
 	}
 }
 

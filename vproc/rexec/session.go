@@ -31,9 +31,10 @@ type caller struct {
 	number byte    // with a terminal: of the last kindContinue that made a stopped command go on
 	front  bool    // where the command was told to be: in the foreground of its terminal
 
-	wmu     sync.Mutex // writes to conn
-	placed  bool       // the command has this process's PID, parent, process group and session
-	jobStop bool       // the terminal has stopped this process's group; the command may follow
+	wmu     sync.Mutex           // writes to conn
+	placed  bool                 // the command has this process's PID, parent, process group and session
+	ignored map[unix.Signal]bool // what this process ignored at first; of a surrogate
+	jobStop bool                 // the terminal has stopped this process's group; the command may follow
 	credit  *credit
 	events  chan event
 	leaving chan struct{}  // closed when run ends

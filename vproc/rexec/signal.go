@@ -53,7 +53,9 @@ func (s *caller) catchInfo() (signals <-chan sys.Siginfo, stop func(), err error
 		return nil, nil, fmt.Errorf("signals: %w", err)
 	}
 	r, w := os.NewFile(uintptr(fds[0]), "signals"), os.NewFile(uintptr(fds[1]), "signals")
-	list := append(forwarded(), unix.SIGABRT, unix.SIGCHLD, unix.SIGSTKFLT, unix.SIGPWR)
+	s.ignored = map[unix.Signal]bool{unix.SIGHUP: signal.Ignored(unix.SIGHUP), unix.SIGINT: signal.Ignored(unix.SIGINT)}
+	list := append(forwarded(), unix.SIGABRT, unix.SIGCHLD, unix.SIGSTKFLT, unix.SIGPWR,
+		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS)
 	for sig := unix.Signal(firstRealTime); sig <= 64; sig++ {
 		list = append(list, sig)
 	}
@@ -95,6 +97,7 @@ func forwarded() []unix.Signal {
 // signalled passes a signal on.
 func (s *caller) signalled(info *sys.Siginfo) {
 	switch sig := info.Signal; {
+	case !s.placed && s.ignored[sig]: // the command does not; a placed one knows what to ignore
 	case sig == unix.SIGWINCH && (s.term != nil || !s.placed):
 		s.sendSize()
 	case s.placed || s.o.Surrogate && sig != unix.SIGTSTP:

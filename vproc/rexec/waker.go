@@ -99,9 +99,19 @@ func (w *waker) run() {
 	}
 }
 
-// ended reports whether the caller is known and has ended.
-func (w *waker) ended() bool {
-	return w.pidfd != nil && unix.PidfdSendSignal(int(w.pidfd.Fd()), 0, nil, 0) != nil
+// ends reports whether the caller is known and ends within limit: its files are closed
+// a moment before.
+func (w *waker) ends(limit time.Duration) bool {
+	if w.pidfd == nil {
+		return false
+	}
+	p := []unix.PollFd{{Fd: int32(w.pidfd.Fd()), Events: unix.POLLIN}}
+	for end := time.Now().Add(limit); ; {
+		n, err := unix.Poll(p, int(max(0, time.Until(end).Milliseconds())))
+		if err != unix.EINTR {
+			return err == nil && n == 1
+		}
+	}
 }
 
 // close ends the waker: the caller has closed the connection.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -19,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/proc"
-	"ssi/internal/pty"
 	"ssi/internal/sys"
 )
 
@@ -423,163 +421,4 @@ func TestGone(t *testing.T) {
 	if k.m.StandIn(40000) {
 		t.Error("it is still there")
 	}
-}
-
-func TestTerminal(t *testing.T) {
-	k := start(t)
-	open := func(p proc.Place, background bool, script string) (*os.File, *command, error) {
-		master, slave, err := pty.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = slave.Close() }()
-		t.Cleanup(func() { _ = master.Close() })
-		s := shell(p, script)
-		s.Session, s.Background, s.Dir, s.Env = true, background, "/", []string{"PATH=/usr/bin:/bin"}
-		c := &command{kit: k, out: master, in: master}
-		c.pid, c.pidfd, err = k.m.Create(t.Context(), s, []*os.File{slave, slave, slave})
-		return master, c, err
-	}
-	master, c, err := open(home(40001, 40001), false, who+"; cut -d' ' -f8 /proc/$$/stat; read x; echo $x; read x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.TrimSpace(c.line()); got != "40001 40000 40001 40000" {
-		t.Error(got)
-	}
-	if got := strings.TrimSpace(c.line()); got != "40001" {
-		t.Error("foreground: ", got)
-	}
-	if _, _, err := open(home(40002, 40002), false, "true"); err == nil {
-		t.Error("a session has two terminals")
-	}
-	_, _ = master.WriteString("\x1a") // ^Z
-	if e := c.exit(); !e.Status.Stopped() {
-		t.Errorf("%+v", e)
-	}
-	if err := k.m.Foreground(40000, 40000); err != nil {
-		t.Error(err)
-	}
-	if has, err := pty.ForegroundGroup(master); err != nil || has != 40000 {
-		t.Error(has, err)
-	}
-	if err := k.m.Foreground(40000, 40001); err != nil {
-		t.Error(err)
-	}
-	_ = unix.Kill(-40001, unix.SIGCONT)
-	if e := c.exit(); !e.Status.Continued() {
-		t.Errorf("%+v", e)
-	}
-	_, _ = master.WriteString("\x03") // ^C
-	if e := c.exit(); e.Status.Signal() != unix.SIGINT {
-		t.Errorf("%+v", e)
-	}
-	_ = master.Close()
-	own := proc.Place{PID: 40003, Parent: 40000, ParentGroup: 40000, ParentSession: 40000, Group: 40003, Session: 40003}
-	if _, c, err = open(own, false, who+"; cut -d' ' -f8 /proc/$$/stat; read x"); err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.TrimSpace(c.line()); got != "40003 40000 40003 40003" {
-		t.Error(got)
-	}
-	if got := strings.TrimSpace(c.line()); got != "40003" {
-		t.Error("foreground: ", got)
-	}
-	_ = c.out.Close()
-	if e := c.exit(); e.Status.Signal() != unix.SIGHUP && e.Status.ExitStatus() != 1 { // the end of its input may be faster
-		t.Errorf("%+v", e)
-	}
-}
-
-// Whatever is killed, nothing hangs, and the next process has its place.
-func TestKilled(t *testing.T) {
-	k := start(t)
-	for _, kill := range []func() int32{
-		func() int32 { return k.m.root },
-		func() int32 { return 40000 },
-	} {
-		c := k.create(shell(home(40001, 40001), "echo up; read x; read x"))
-		_ = c.line()
-		k.m.mu.Lock()
-		pid := kill()
-		k.m.mu.Unlock()
-		if err := unix.Kill(int(pid), unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		_ = unix.PidfdSendSignal(int(c.pidfd.Fd()), unix.SIGKILL, nil, 0)
-		eventually(t, "it ends", func() bool {
-			select {
-			case <-k.exits:
-			default:
-			}
-			return unix.Kill(40001, 0) == unix.ESRCH
-		})
-		k.m.Release(40001)
-		eventually(t, "the next has its place", func() bool {
-			c, err := k.try(shell(home(40001, 40001), who))
-			return err == nil && c.line() == "40001 40000 40001 40000"
-		})
-		eventually(t, "it ends too", func() bool {
-			return unix.Kill(40001, 0) == unix.ESRCH
-		})
-	}
-}
-
-// The next daemon ends what an earlier one left.
-func TestEarlier(t *testing.T) {
-	k := start(t)
-	k.create(shell(home(40001, 40001), "read x"))
-	if len(standIns()) != 2 {
-		t.Fatalf("stand-ins: %v", standIns())
-	}
-	endEarlier(slog.New(slog.NewTextHandler(io.Discard, nil)))
-	if left := standIns(); len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
-	if unix.Kill(40001, 0) != nil {
-		t.Error("the command was ended too")
-	}
-}
-
-// Many at once, as pipelines of many shells make them.
-func TestMany(t *testing.T) {
-	k := start(t)
-	const shells, jobs = 5, 12
-	var g sync.WaitGroup
-	got := make([]string, shells*jobs)
-	for i := range shells * jobs {
-		sh := int32(40000 + 1000*(i%shells))
-		pid := sh + 1 + int32(i/shells)
-		p := proc.Place{PID: pid, Parent: sh, ParentGroup: sh, ParentSession: sh, Group: sh + 1 + int32(i/shells)/3*3, GroupParent: sh, Session: sh}
-		g.Go(func() {
-			r, w, _ := os.Pipe()
-			null, _ := os.Open(os.DevNull)
-			_, pidfd, err := k.m.Create(t.Context(), &proc.Spec{Argv: []string{"sh", "-c", who + "; exec sleep 1000"}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/", Place: p}, []*os.File{null, w, null})
-			_, _ = w.Close(), null.Close()
-			if err != nil {
-				got[i] = err.Error()
-				return
-			}
-			c := &command{kit: k, out: r}
-			if line, want := c.line(), fmt.Sprint(pid, sh, p.Group, sh); line != want {
-				got[i] = line + ", want " + want
-			}
-			_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
-			_, _ = pidfd.Close(), r.Close()
-		})
-	}
-	g.Wait()
-	got = slices.DeleteFunc(got, func(s string) bool { return s == "" })
-	for _, s := range got {
-		t.Error(s)
-	}
-	for range shells * jobs {
-		select {
-		case e := <-k.exits:
-			k.m.Release(e.PID)
-		case <-time.After(patience):
-			t.Fatal("not all ends are told")
-		}
-	}
-	eventually(t, "only the root is left", func() bool { return len(k.m.StandIns()) == 1 })
 }
