@@ -182,23 +182,16 @@ func (m *Maker) ensure(pid int32, by *standin, w wish) (*standin, error) {
 		}
 		flags, exit = unix.CLONE_PARENT, 0
 	}
-	sh := m.sheet()
-	clone := sys.CloneArgs(flags, exit, sh.put(int32Bytes(pid)), 1)
-	made := sh.order(sys.Forks|sys.Needed, unix.SYS_CLONE3, sh.put(clone), uint64(len(clone)))
-	var placed int
-	if w.session == pid {
-		placed = sh.order(sys.Needed, unix.SYS_SETSID)
-	} else {
-		placed = sh.order(sys.Needed, unix.SYS_SETPGID, 0, uint64(w.group))
+	e, made, err := m.clone(by, pid, flags, exit, w)
+	for try := 0; e == unix.EEXIST && try < cloneTries; try++ {
+		// A call in the name of its owner has the number for some microseconds (sys.Deputize).
+		time.Sleep(cloneAgain)
+		e, made, err = m.clone(by, pid, flags, exit, w)
 	}
-	if err := m.carryOut(by, sh); err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	e, err := m.awaitResult(by, made)
-	if err != nil {
-		return nil, err
-	}
-	if e != 0 {
+	case e != 0:
 		return nil, unplaceable("process %d: %w", pid, e)
 	}
 	s := &standin{pid: pid, parent: max(w.parent, 1), group: w.group, session: w.session}
@@ -209,11 +202,42 @@ func (m *Maker) ensure(pid int32, by *standin, w wish) (*standin, error) {
 		return nil, unplaceable("process %d: %w", pid, err)
 	}
 	m.take(s)
-	if _, e, ran := m.arena.Result(placed); e != 0 || !ran {
+	if made != 0 {
 		m.end(s)
-		return nil, unplaceable("process %d in group %d of session %d: %w", pid, w.group, w.session, e)
+		return nil, unplaceable("process %d in group %d of session %d: %w", pid, w.group, w.session, made)
 	}
 	return s, nil
+}
+
+// How often a number that is in use is tried again, and after what time.
+const (
+	cloneTries = 5
+	cloneAgain = 100 * time.Microsecond
+)
+
+// clone has by make the stand-in pid. e is the error of clone3(2); with placed the
+// process was made, but is not where w wishes.
+func (m *Maker) clone(by *standin, pid int32, flags uint64, exit unix.Signal, w wish) (e, placed unix.Errno, err error) {
+	sh := m.sheet()
+	clone := sys.CloneArgs(flags, exit, sh.put(int32Bytes(pid)), 1)
+	made := sh.order(sys.Forks|sys.Needed, unix.SYS_CLONE3, sh.put(clone), uint64(len(clone)))
+	var move int
+	if w.session == pid {
+		move = sh.order(sys.Needed, unix.SYS_SETSID)
+	} else {
+		move = sh.order(sys.Needed, unix.SYS_SETPGID, 0, uint64(w.group))
+	}
+	if err := m.carryOut(by, sh); err != nil {
+		return 0, 0, err
+	}
+	if e, err = m.awaitResult(by, made); e != 0 || err != nil {
+		return e, 0, err
+	}
+	_, placed, ran := m.arena.Result(move)
+	if !ran {
+		placed = unix.ESRCH
+	}
+	return 0, placed, nil
 }
 
 // awaitEnd waits a little if pid is a stand-in that was killed and not reaped yet.

@@ -56,9 +56,12 @@ func (m *Maker) foreground(leader *standin, group int32) error {
 // argument points to.
 func (m *Maker) onTerminal(leader *standin, request uint64, arg int32) (unix.Errno, error) {
 	sh := m.sheet()
-	const tty = daemonFD // the lowest that is free
+	const (
+		tty  = daemonFD  // the lowest that is free
+		noFD = 1<<32 - 1 // the path is absolute
+	)
 	sh.order(0, unix.SYS_CLOSE_RANGE, tty, 1<<32-1, 0)
-	open := sh.order(sys.Needed, unix.SYS_OPEN, sh.text("/dev/tty"), unix.O_RDWR|unix.O_CLOEXEC)
+	open := sh.order(sys.Needed, unix.SYS_OPENAT, noFD, sh.text("/dev/tty"), unix.O_RDWR|unix.O_CLOEXEC)
 	call := sh.order(0, unix.SYS_IOCTL, tty, request, sh.put(int32Bytes(arg)))
 	sh.order(0, unix.SYS_CLOSE, tty)
 	if err := m.carryOut(leader, sh); err != nil {

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"strconv"
@@ -39,6 +40,7 @@ const (
 	// later, as PID 300 follows the kernel's own wrap.
 	reserved = 300
 	margin   = 16384
+	spread   = 8192 // a boot begins at any of so many first PIDs
 	// rate is how many PIDs a second one processor is reckoned to use up: 67,000
 	// clones a second were measured on two.
 	rate    = 35_000
@@ -72,12 +74,28 @@ func Start(log *slog.Logger, node id.Node) (*Watcher, error) {
 	}
 	first, end := node.Window()
 	w := &Watcher{log: log, file: f, first: int64(first), end: int64(end), stop: make(chan struct{}), ended: make(chan struct{})}
-	if _, err := w.look(false); err != nil {
+	if err := w.begin(); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("PID window: %w", err)
 	}
 	go w.run()
 	return w, nil
+}
+
+// begin takes the first PID of the window, unless an earlier watcher did.
+func (w *Watcher) begin() error {
+	last, err := w.last()
+	if err != nil {
+		return err
+	}
+	if to, rewind, stray := next(last, w.first, w.end); rewind {
+		if stray { // a new boot: who still has a PID of the one before should not find another process under it
+			to += rand.Int64N(spread)
+		}
+		_, err = w.file.WriteAt(strconv.AppendInt(nil, to, 10), 0)
+		return err
+	}
+	return nil
 }
 
 // Stop ends the watcher and waits for it.
@@ -110,7 +128,7 @@ func (w *Watcher) run() {
 		case <-w.stop:
 			return
 		}
-		last, err := w.look(true)
+		last, err := w.look()
 		t.Reset(pause(last, w.end, runtime.NumCPU()))
 		if err != nil && !failed {
 			w.log.Error("PIDs may leave the window of this node", "op", "window", "err", err)
@@ -119,9 +137,10 @@ func (w *Watcher) run() {
 	}
 }
 
-// look reads the last PID and rewinds if it is time. count tells whether a PID
-// outside is a stray: at the start it is not. It returns the last PID then.
-func (w *Watcher) look(count bool) (int64, error) {
+// look reads the last PID, counts it if it is a stray, and rewinds if it is time. It
+// returns the last PID then.
+func (w *Watcher) look() (int64, error) {
+	count := true
 	for range tries {
 		last, err := w.last()
 		if err != nil {
