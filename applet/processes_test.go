@@ -192,7 +192,7 @@ func (oneNodeCluster) Stream(_ context.Context, n id.Node, _ string, _ proto.Mes
 // realDaemon serves the processes of this machine.
 func realDaemon(t testing.TB) func(context.Context) (*api.Client, error) {
 	t.Helper()
-	n, err := proctab.NewNode("/proc", 1)
+	n, err := proctab.NewNode("/proc", 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
