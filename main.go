@@ -81,7 +81,7 @@ func labCommand(env *applet.Env) *cobra.Command {
 
 // execOn runs a command on a node for the applets.
 func execOn(ctx context.Context, r applet.ExecRequest) (int, error) {
-	opts := rexec.Options{Node: r.Node, Argv: r.Argv, Stdout: r.Stdout, Stderr: r.Stderr, TTY: rexec.TTYNever}
+	opts := rexec.Options{Node: r.Node, Argv: r.Argv, Path: r.Path, Stdout: r.Stdout, Stderr: r.Stderr, TTY: rexec.TTYNever}
 	if len(r.Env) > 0 {
 		opts.Env = append(os.Environ(), r.Env...)
 	}

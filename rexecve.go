@@ -68,7 +68,7 @@ func runSurrogate(args []string) int {
 		path = "./" + path // it is not to be looked up
 	}
 	status, err := execOn(context.Background(), applet.ExecRequest{
-		Name: "rexecve", Node: order.Node, Argv: append([]string{path}, args[1:]...), Attach: true,
+		Name: "rexecve", Node: order.Node, Path: path, Argv: append([]string{string(order.Arg0)}, args[1:]...), Attach: true,
 	})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", path, err)

@@ -71,6 +71,7 @@ type ExecRequest struct {
 	Name string   // the command that asks, for messages: "onnode"
 	Node id.Node  // where; it may be this node
 	Argv []string // the program and its arguments; found in the PATH of the target
+	Path string   // the file to execute, with a slash; empty: as Argv[0] is found
 	Env  []string // NAME=VALUE to add to the environment of the caller
 	Pin  bool     // it must stay on that node
 

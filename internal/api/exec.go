@@ -13,6 +13,7 @@ const ExecRun = "ssi.exec.Run"
 type ExecRequest struct {
 	Node  id.Node `json:"node"`            // where; 0 is the caller's own node
 	Argv  []byte  `json:"argv"`            // at least one string
+	Path  []byte  `json:"path,omitempty"`  // the file to execute, with a slash; absent: found by the first of Argv
 	Env   []byte  `json:"env,omitempty"`   // NAME=value strings
 	Dir   []byte  `json:"dir"`             // absolute path, without a NUL
 	Umask uint16  `json:"umask"`           // 0 to 0o777

@@ -4,11 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // specVersion is the first byte of an encoded Spec; a later layout gets
 // another number.
-const specVersion = 3
+const specVersion = 4
 
 // Limits of the parts of a Spec, for the decoder.
 const (
@@ -29,6 +30,7 @@ func (s *Spec) Append(b []byte) ([]byte, error) {
 	start := len(b)
 	b = append(b, specVersion)
 	b = appendStrings(b, s.Argv)
+	b = appendString(b, s.Path)
 	b = appendStrings(b, s.Env)
 	b = appendString(b, s.Dir)
 	b = binary.BigEndian.AppendUint32(b, s.UID)
@@ -87,7 +89,7 @@ func Decode(b []byte) (*Spec, error) {
 	if v := r.byte(); v != specVersion {
 		return nil, fmt.Errorf("%w: version %d, this node knows %d", errDecode, v, specVersion)
 	}
-	s := &Spec{Argv: r.strings(), Env: r.strings(), Dir: r.string(), UID: r.uint32(), GID: r.uint32()}
+	s := &Spec{Argv: r.strings(), Path: r.string(), Env: r.strings(), Dir: r.string(), UID: r.uint32(), GID: r.uint32()}
 	if n := r.count(4, maxGroups); n > 0 {
 		s.Groups = make([]uint32, n)
 		for i := range s.Groups {
@@ -116,8 +118,10 @@ func Decode(b []byte) (*Spec, error) {
 
 func (s *Spec) check() error {
 	switch {
-	case len(s.Argv) == 0 || s.Argv[0] == "":
+	case len(s.Argv) == 0 || s.Argv[0] == "" && s.Path == "":
 		return fmt.Errorf("%w: no command", errDecode)
+	case s.Path != "" && (!strings.Contains(s.Path, "/") || len(s.Path) >= maxPath):
+		return fmt.Errorf("%w: the path of the command", errDecode)
 	case len(s.Dir) == 0 || s.Dir[0] != '/' || len(s.Dir) >= maxPath:
 		return fmt.Errorf("%w: the working directory is not an absolute path", errDecode)
 	case s.UID == 1<<32-1 || s.GID == 1<<32-1: // -1 means "leave it" to setresuid(2)

@@ -7,10 +7,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lookup returns the files that the command name may mean, in the order of
+// Command is what is to be executed.
+type Command struct {
+	Name  string   // for messages
+	Files []string // what it may mean, in the order in which they are tried
+	Shell bool     // a file that the kernel does not know how to execute is a script of sh(1)
+}
+
+// Command finds what s executes. dir is the working directory.
+func (s *Spec) Command(dir string) Command {
+	if s.Path != "" {
+		return Command{Name: s.Path, Files: []string{s.Path}}
+	}
+	return Command{Name: s.Argv[0], Files: lookup(s.Argv[0], s.Env, dir), Shell: true}
+}
+
+// lookup returns the files that the command name may mean, in the order of
 // execvp(3): those of PATH in env that exist, or name itself if it has a slash. dir is
 // the working directory.
-func Lookup(name string, env []string, dir string) []string {
+func lookup(name string, env []string, dir string) []string {
 	if strings.Contains(name, "/") {
 		return []string{name}
 	}
@@ -42,13 +57,18 @@ func pathOf(env []string) string {
 	return "/bin:/usr/bin"
 }
 
-// Next is what execvp(3) has to say once file, which name may mean, could not be
+// NotFound is what execvp(3) has to say of the command before it tries a file.
+func (c *Command) NotFound() *Failure {
+	return &Failure{Op: "exec", Path: c.Name, Errno: unix.ENOENT}
+}
+
+// Next is what execvp(3) has to say once file could not be
 // executed for e, and f is what it had to say before: that nothing was found is the
 // last word only if there is no better one.
-func (f *Failure) Next(name, file string, e unix.Errno) *Failure {
+func (c *Command) Next(f *Failure, file string, e unix.Errno) *Failure {
 	switch e {
 	case unix.ENOENT, unix.ENOTDIR: // an interpreter may be missing
-		if strings.Contains(name, "/") {
+		if strings.Contains(c.Name, "/") {
 			return &Failure{Op: f.Op, Path: f.Path, Errno: e}
 		}
 		return f

@@ -27,7 +27,7 @@ func TestLookup(t *testing.T) {
 		{"./y", a, "/", []string{"./y"}},
 		{"y", a, "/", nil},
 	} {
-		if got := Lookup(c.name, []string{"PATH=" + c.path}, c.dir); !reflect.DeepEqual(got, c.want) {
+		if got := lookup(c.name, []string{"PATH=" + c.path}, c.dir); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s in %q: %q, want %q", c.name, c.path, got, c.want)
 		}
 	}

@@ -29,6 +29,7 @@ type Rlimit struct {
 // Spec is everything a new process gets.
 type Spec struct {
 	Argv []string // Argv[0] is the command; without a slash it is looked up in the PATH of Env
+	Path string   // the file to execute, with a slash, as for execve(2); empty: what Argv[0] says, as for execvp(3)
 	Env  []string // NAME=value
 	Dir  string   // absolute path of the working directory
 

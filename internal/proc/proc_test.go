@@ -10,7 +10,7 @@ import (
 
 func full() *Spec {
 	return &Spec{
-		Argv: []string{"ls", "", "\xff"}, Env: []string{"A=1", ""}, Dir: "/tmp", UID: 1, GID: 2, Groups: []uint32{3, 4},
+		Argv: []string{"ls", "", "\xff"}, Path: "./ls", Env: []string{"A=1", ""}, Dir: "/tmp", UID: 1, GID: 2, Groups: []uint32{3, 4},
 		Umask: 0o27, Nice: -5, Limits: []Rlimit{{7, 1, 1<<64 - 1}}, Session: true, Background: true, Ignored: 1 << 63,
 		Place: Place{PID: 70000, Parent: 70001, ParentGroup: 70002, ParentSession: 70003, Group: 70004, GroupParent: 70005, Session: 70006},
 	}
@@ -40,7 +40,8 @@ func TestSpecSurvivesTheWire(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Spec){
 		"no command":     func(s *Spec) { s.Argv = nil },
-		"empty command":  func(s *Spec) { s.Argv[0] = "" },
+		"empty command":  func(s *Spec) { s.Argv[0], s.Path = "", "" },
+		"no path":        func(s *Spec) { s.Path = "ls" },
 		"relative dir":   func(s *Spec) { s.Dir = "tmp" },
 		"nobody":         func(s *Spec) { s.UID = 1<<32 - 1 },
 		"background":     func(s *Spec) { s.Session = false },

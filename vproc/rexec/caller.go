@@ -64,11 +64,11 @@ func (s *Server) requestOf(call *api.Call, in *api.ExecRequest) (*request, error
 		req.files &^= background
 	}
 	req.spec = proc.Spec{
-		Argv: splitNUL(in.Argv), Env: splitNUL(in.Env), Dir: string(in.Dir),
+		Argv: splitNUL(in.Argv), Path: string(in.Path), Env: splitNUL(in.Env), Dir: string(in.Dir),
 		UID: call.Peer.UID, GID: call.Peer.GID, Groups: call.Peer.Groups,
 		Umask: in.Umask & 0o777, Session: in.Term != nil, Background: req.files&background != 0,
 	}
-	if len(req.spec.Argv) == 0 || req.spec.Argv[0] == "" {
+	if len(req.spec.Argv) == 0 || req.spec.Argv[0] == "" && req.spec.Path == "" || bytes.IndexByte(in.Path, 0) >= 0 {
 		return nil, errno.New(errno.Invalid, "", 0, "no command")
 	}
 	if len(req.spec.Dir) == 0 || req.spec.Dir[0] != '/' {

@@ -32,6 +32,7 @@ type Options struct {
 	Socket string   // of the node daemon that is asked; empty: this machine's, see api.Dial
 	Node   id.Node  // where; 0 is the node of that daemon
 	Argv   []string // the command and its arguments
+	Path   string   // the file to execute, with a slash, as for execve(2); empty: what Argv[0] says
 	Env    []string // nil: this process's
 	Dir    string   // empty: this process's
 	TTY    TTY      // whether the command gets a terminal
@@ -135,7 +136,7 @@ func open(ctx context.Context, o *Options) (*caller, error) {
 
 // prepare makes the request and this side's state of it.
 func prepare(o *Options) (*api.ExecRequest, *caller, error) {
-	if len(o.Argv) == 0 {
+	if len(o.Argv) == 0 || o.Path != "" && !strings.Contains(o.Path, "/") {
 		return nil, nil, errno.New(errno.Invalid, "", 0, "no command")
 	}
 	dir, err := o.Dir, error(nil)
@@ -148,7 +149,7 @@ func prepare(o *Options) (*api.ExecRequest, *caller, error) {
 	if env == nil {
 		env = os.Environ()
 	}
-	req := &api.ExecRequest{Node: o.Node, Argv: joinNUL(o.Argv), Env: joinNUL(env), Dir: []byte(dir), Umask: umask()}
+	req := &api.ExecRequest{Node: o.Node, Argv: joinNUL(o.Argv), Path: []byte(o.Path), Env: joinNUL(env), Dir: []byte(dir), Umask: umask()}
 	if n := len(req.Argv) + len(req.Env); n > proc.MaxSpec {
 		return nil, nil, &Failure{126, errno.New(errno.Full, "", o.Node,
 			"%s: argument list too long: %d bytes with the environment, at most %d", o.Argv[0], n, proc.MaxSpec)}

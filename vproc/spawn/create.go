@@ -11,25 +11,27 @@ import (
 	"ssi/internal/sys"
 )
 
-// create starts the command argv the way execvp(3) finds it, in dir, with attr;
-// dir empty is the current directory.
-func create(argv []string, dir string, attr *syscall.ProcAttr) (int, *proc.Failure) {
+// create starts the command of s in s.Dir, with attr; an empty Dir is the
+// current directory.
+func create(s *proc.Spec, attr *syscall.ProcAttr) (int, *proc.Failure) {
+	dir, argv := s.Dir, s.Argv
 	here := dir
 	if here == "" {
 		here, _ = os.Getwd()
 	}
 	attr.Dir = dir
-	last := &proc.Failure{Op: "exec", Path: argv[0], Errno: unix.ENOENT}
-	for _, file := range proc.Lookup(argv[0], attr.Env, here) {
+	command := s.Command(here)
+	last := command.NotFound()
+	for _, file := range command.Files {
 		pid, err := syscall.ForkExec(file, argv, attr)
-		if errors.Is(err, syscall.ENOEXEC) { // a script without a first line; execvp(3) gives it to the shell
+		if command.Shell && errors.Is(err, syscall.ENOEXEC) { // a script without a first line; execvp(3) gives it to the shell
 			pid, err = syscall.ForkExec("/bin/sh", append([]string{"/bin/sh", file}, argv[1:]...), attr)
 		}
 		e := errnoOf(err)
 		if e == 0 {
 			return pid, nil
 		}
-		if last = last.Next(argv[0], file, e); last.Final() {
+		if last = command.Next(last, file, e); last.Final() {
 			return 0, last
 		}
 	}

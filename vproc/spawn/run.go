@@ -236,19 +236,19 @@ func (s *server) spawn(spec *proc.Spec, files []int) (pid int32, pidfd int, f *p
 	for _, fd := range files {
 		attr.Files = append(attr.Files, uintptr(fd))
 	}
-	argv := spec.Argv
+	run := *spec
 	if spec.Session {
 		place := placeForeground
 		if spec.Background {
 			place = placeBackground
 		}
-		argv = append([]string{s.exe, SessionRole, place}, argv...)
+		run.Argv, run.Path = append([]string{s.exe, SessionRole, place, spec.Path}, spec.Argv...), ""
 	}
 	back, f := s.enterView(spec)
 	if f != nil {
 		return 0, -1, f
 	}
-	n, f := create(argv, spec.Dir, attr)
+	n, f := create(&run, attr)
 	back()
 	if f != nil {
 		return 0, -1, f

@@ -26,14 +26,15 @@ const controlFD = 3
 // RunSession is the role session: it leads the session of the terminal at
 // descriptor 0, runs a command in a process group of its own, and ends the way
 // the command did. It returns the exit status for the process. args[0] says
-// whether the command has the terminal at first; the rest is the command.
+// whether the command has the terminal at first, args[1] is the path to execute or
+// empty; the rest is the command (proc.Spec).
 //
 // While the caller is in the background of its terminal, this process's own group
 // has this one: so the kernel stops the command when it uses it (SIGTTIN,
 // SIGTTOU), as it would at home.
 func RunSession(args []string) int {
 	unix.CloseOnExec(controlFD)
-	if len(args) < 2 {
+	if len(args) < 3 {
 		return 127
 	}
 	child := make(chan os.Signal, 1)
@@ -43,7 +44,7 @@ func RunSession(args []string) int {
 	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{
 		Setpgid: true, Foreground: args[0] == placeForeground, Ctty: 0,
 	}}
-	pid, f := create(args[1:], "", attr)
+	pid, f := create(&proc.Spec{Argv: args[2:], Path: args[1], Env: attr.Env}, attr)
 	if f != nil {
 		tell(f.Append([]byte{proc.MsgFailed}))
 		return 126

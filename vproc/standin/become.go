@@ -38,16 +38,19 @@ func (m *Maker) become(ctx context.Context, p *standin, s *proc.Spec, files []*o
 	if err != nil {
 		return nil, err
 	}
-	list := proc.Lookup(s.Argv[0], s.Env, s.Dir)
+	command := s.Command(s.Dir)
 	sh := m.sheet()
 	sh.order(0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, sh.put(make([]byte, 8)), 0, 8)
 	argv, env := sh.texts(s.Argv), sh.texts(s.Env)
 	var tries []try
-	for _, file := range list {
+	for _, file := range command.Files {
 		t := try{file: file, direct: sh.order(0, unix.SYS_EXECVE, sh.text(file), argv, env)}
-		script := sh.texts(append([]string{"/bin/sh", file}, s.Argv[1:]...))
-		t.shell = sh.add(sys.Order{Nr: unix.SYS_EXECVE, Args: [6]uint64{sh.text("/bin/sh"), script, env}, After: unix.ENOEXEC})
 		tries = append(tries, t)
+		if !command.Shell {
+			continue
+		}
+		script := sh.texts(append([]string{"/bin/sh", file}, s.Argv[1:]...))
+		tries[len(tries)-1].shell = sh.add(sys.Order{Nr: unix.SYS_EXECVE, Args: [6]uint64{sh.text("/bin/sh"), script, env}, After: unix.ENOEXEC})
 	}
 	sh.order(0, unix.SYS_WRITE, statusFD, sh.text("f"), 1)
 	sh.order(0, unix.SYS_EXIT_GROUP, 127)
@@ -70,7 +73,7 @@ func (m *Maker) become(ctx context.Context, p *standin, s *proc.Spec, files []*o
 	case errors.Is(err, io.EOF):
 		return pidfd, nil
 	case err == nil:
-		err = m.why(s, tries)
+		err = m.why(&command, tries)
 	}
 	_ = pidfd.Close()
 	return nil, err
@@ -153,18 +156,18 @@ func (m *Maker) limits(sh *sheet, s *proc.Spec) {
 // try is one file that the command may mean, and the orders that try it.
 type try struct {
 	file          string
-	direct, shell int
+	direct, shell int // shell is 0 if there is none
 }
 
 // why tells as execvp(3) does why none of the files was executed.
-func (m *Maker) why(s *proc.Spec, tries []try) *proc.Failure {
-	f := &proc.Failure{Op: "exec", Path: s.Argv[0], Errno: unix.ENOENT}
+func (m *Maker) why(c *proc.Command, tries []try) *proc.Failure {
+	f := c.NotFound()
 	for _, t := range tries {
 		_, e, _ := m.arena.Result(t.direct)
-		if _, se, ran := m.arena.Result(t.shell); ran {
+		if _, se, ran := m.arena.Result(t.shell); t.shell > 0 && ran {
 			e = se
 		}
-		if f = f.Next(s.Argv[0], t.file, e); f.Final() {
+		if f = c.Next(f, t.file, e); f.Final() {
 			break
 		}
 	}
