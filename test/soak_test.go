@@ -81,7 +81,7 @@ func TestSoak(t *testing.T) {
 	dir := enterable(t)
 	program := filepath.Join(dir, "soak")
 	compile(t, program, "../testdata/soak/soak.c")
-	c := start(t, 2, profile("wan"), func(o *lab.Options) { o.Share = append(o.Share, dir) })
+	c := start(t, 2, profile("lan"), func(o *lab.Options) { o.Share = append(o.Share, dir) })
 	pid := strings.TrimSpace(c.login(2, "", "sh", "-c", "setsid sleep 4730 </dev/null >/dev/null 2>&1 & echo $!").stdout)
 	c.eventually("node 1 sees it", func() bool { return c.login(1, "", "test", "-e", "/proc/"+pid).status == 0 })
 
