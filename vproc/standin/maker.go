@@ -239,6 +239,16 @@ func (m *Maker) StandIns() []int {
 	return list
 }
 
+// living is the stand-in pid, unless it has ended, as all do when the node is fenced.
+func (m *Maker) living(pid int32) *standin {
+	s := m.all[pid]
+	if s == nil || alive(s.pidfd) {
+		return s
+	}
+	m.end(s)
+	return nil
+}
+
 // take notes a new stand-in.
 func (m *Maker) take(s *standin) {
 	m.all[s.pid] = s

@@ -61,11 +61,8 @@ func (m *Maker) settle(ctx context.Context, s *proc.Spec, terminal *os.File) (*s
 
 // ensureRoot starts the root if there is none.
 func (m *Maker) ensureRoot(ctx context.Context) error {
-	if r := m.all[m.root]; r != nil {
-		if alive(r.pidfd) {
-			return nil
-		}
-		m.drop(r) // and with it, or soon, all others
+	if m.living(m.root) != nil {
+		return nil
 	}
 	fd, err := unix.MemfdCreate(programName, unix.MFD_CLOEXEC)
 	if err != nil {
@@ -122,7 +119,7 @@ func (m *Maker) parentOf(p proc.Place, session int32) (*standin, error) {
 	if err != nil || leader.pid == p.Parent {
 		return leader, err
 	}
-	switch has := m.all[p.Parent]; {
+	switch has := m.living(p.Parent); {
 	case has == nil:
 	case has.session != session:
 		return nil, unplaceable("the parent %d is of session %d here, not %d", p.Parent, has.session, session)
@@ -134,7 +131,7 @@ func (m *Maker) parentOf(p proc.Place, session int32) (*standin, error) {
 		m.end(has)
 	}
 	group := p.Parent
-	if g := m.all[p.ParentGroup]; g != nil && g.session == session && g.group == g.pid {
+	if g := m.living(p.ParentGroup); g != nil && g.session == session && g.group == g.pid {
 		group = p.ParentGroup
 	}
 	return m.ensure(p.Parent, leader, wish{group: group, session: session, parent: leader.pid})
@@ -159,7 +156,7 @@ func (m *Maker) ensureGroup(p proc.Place, leader, parent *standin) error {
 // ensure finds the stand-in pid, or has by make it: as its child, or below PID 1,
 // which is the parent of by then.
 func (m *Maker) ensure(pid int32, by *standin, w wish) (*standin, error) {
-	if has := m.all[pid]; has != nil {
+	if has := m.living(pid); has != nil {
 		if has.session != w.session || has.parent != max(w.parent, 1) && has.pid != has.session {
 			return nil, unplaceable("%d is held here for another place: %+v", pid, *has)
 		}
