@@ -2,9 +2,9 @@
 
 // The whole program of a hollow process. It is copied into an executable of its
 // own (Hollow) and uses nothing of Go: no stack checks, no g, no symbols. BX is
-// its scratch memory on the stack, R12 the arena (arenaAddr), R13 the current
-// order, R14 how many orders are left, R15 the last result. arenaSize and the
-// offsets are those of clone.go. What it does is told there.
+// its scratch memory on the stack, R12 the arena (ArenaAddr), R13 the current
+// order, R14 how many orders are left, R15 the last result. ArenaSize and the
+// offsets are those of hollow.go. What it does is told there.
 TEXT ·hollow(SB), NOSPLIT|NOFRAME, $0
 	ANDQ $~15, SP
 	SUBQ $512, SP
