@@ -17,11 +17,11 @@ import (
 const (
 	// soakOperations is how many rounds of calls TestSoak does in make test; the
 	// variable SSI_SOAK of the environment gives another number.
-	soakOperations = 800
+	soakOperations = 500
 	// soakKills is how many times a role of each node is killed: PID 1 waits longer
 	// and longer before it starts one that ends again and again, and a node whose
 	// daemon is not back within the lease leaves the cluster.
-	soakKills = 3
+	soakKills = 2
 	// What a role may take more than after the first calls: connections that come and
 	// go, callers that the gate knows (keptCallers), and memory in KiB that the
 	// garbage collector has not had yet.
