@@ -107,3 +107,22 @@ func TestMany(t *testing.T) {
 	}
 	eventually(t, "only the root is left", func() bool { return len(k.m.StandIns()) == 1 })
 }
+
+// That an earlier process with the same PID has ended does not make the next one
+// forgotten.
+func TestSamePID(t *testing.T) {
+	k := start(t)
+	first := k.create(shell(home(40001, 40001), "exit 1"))
+	_ = first.exit()
+	k.m.held.mu.Lock() // as Release, but nobody looks yet
+	k.m.held.released = append(k.m.held.released, 40001)
+	k.m.held.mu.Unlock()
+	next := k.create(shell(home(40001, 40001), "read x; exit 2"))
+	k.m.mu.Lock()
+	k.m.endUnneeded()
+	k.m.mu.Unlock()
+	_ = next.in.Close()
+	if e := next.exit(); e.Status.ExitStatus() != 2 {
+		t.Errorf("%+v", e)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -167,6 +168,9 @@ func (m *Maker) Create(ctx context.Context, s *proc.Spec, files []*os.File) (pid
 	}
 	m.drop(p)
 	m.placed[p.pid] = s.Place.Parent
+	m.held.mu.Lock() // what has ended is an earlier one
+	m.held.released = slices.DeleteFunc(m.held.released, func(pid int32) bool { return pid == p.pid })
+	m.held.mu.Unlock()
 	return p.pid, pidfd, nil
 }
 
