@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ssi/internal/id"
 	"ssi/internal/proc"
 	"ssi/internal/sys"
 )
@@ -183,11 +184,17 @@ func (m *Maker) refuses(s *proc.Spec, files []*os.File) error {
 		return unplaceable("%d files, needs 3", len(files))
 	case len(sys.Hollow()) == 0:
 		return unplaceable("this processor has no stand-ins")
+	case slices.ContainsFunc(append(s.Place.Kin(), s.Place.PID), ofNoNode):
+		return unplaceable("a number of it is of no node: %+v", s.Place)
 	case m.c.LocalView != "" && valueOf(s.Env, m.c.LocalView) != "":
 		return unplaceable("it is to see its own node only")
 	}
 	return nil
 }
+
+// ofNoNode reports whether a PID is in the window of kernel threads and what boots,
+// whose numbers each node has.
+func ofNoNode(pid int32) bool { return id.PID(pid).Home() == 0 }
 
 // Foreground makes group the foreground of the terminal of a session, in the name of
 // the stand-in that leads it.

@@ -112,8 +112,11 @@ func (m *Maker) ensureLeader(session int32) (*standin, error) {
 // parentOf finds or makes the stand-in for the parent of a process of a session; it
 // is the root if that is PID 1.
 func (m *Maker) parentOf(p proc.Place, session int32) (*standin, error) {
-	if p.Parent <= 1 || id.PID(session).Home() == 0 {
+	if p.Parent <= 1 {
 		return m.all[m.root], nil
+	}
+	if id.PID(session).Home() == 0 { // it is not that of the process, so any will do
+		session = p.Parent
 	}
 	leader, err := m.ensureLeader(session)
 	if err != nil || leader.pid == p.Parent {

@@ -238,6 +238,7 @@ func TestPlace(t *testing.T) {
 		{"parent is init", proc.Place{PID: 40010, Parent: 1, Group: 40009, Session: 40000}, "40010 1 40009 40000"},
 		{"a session of its own", proc.Place{PID: 40011, Parent: 40000, ParentGroup: 40000, ParentSession: 40000, Group: 40011, GroupParent: 40000, Session: 40011}, "40011 40000 40011 40011"},
 		{"a daemon", proc.Place{PID: 40012, Parent: 1, Group: 40012, Session: 40012}, "40012 1 40012 40012"},
+		{"a session of its own, of a parent whose session has no number of the cluster", proc.Place{PID: 40015, Parent: 40014, ParentGroup: 40014, ParentSession: 500, Group: 40015, GroupParent: 40014, Session: 40015}, "40015 40014 40015 40015"},
 		{"a parent of another session", proc.Place{PID: 40013, Parent: 41000, ParentGroup: 41000, ParentSession: 41000, Group: 40013, Session: 40000}, "40013 1 40013 40000"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -369,6 +370,8 @@ func TestNoPlace(t *testing.T) {
 	view.Env = []string{"SSI_LOCALVIEW=1"}
 	parent, session := home(40001, 40001), home(40001, 40001)
 	parent.Parent = taken
+	none := home(40001, 40001)
+	none.Session, none.ParentSession = 500, 500
 	session.Session, session.ParentSession = taken, taken
 	long := shell(home(40001, 40001), "true")
 	long.Env = []string{strings.Repeat("x", 1000)}
@@ -377,13 +380,16 @@ func TestNoPlace(t *testing.T) {
 	}
 	for name, s := range map[string]*proc.Spec{
 		"none": {Argv: []string{"true"}}, "PID": shell(home(taken, taken), "true"), "parent": shell(parent, "true"),
-		"session": shell(session, "true"), "view": view, "too long": long,
+		"session": shell(session, "true"), "session of no node": shell(none, "true"), "view": view, "too long": long,
 	} {
 		_, err := k.try(s)
 		var u *Unplaceable
 		if !errors.As(err, &u) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if unix.Kill(500, 0) != unix.ESRCH {
+		t.Error("a process has a number of no node")
 	}
 	eventually(t, "nothing is left", func() bool { return len(k.m.StandIns()) <= 1 && unix.Kill(40001, 0) == unix.ESRCH })
 	k.create(shell(home(40001, 40001), "read x")) // as if nothing had been
