@@ -45,8 +45,8 @@ func conformances() []conformance {
 		{name: "tkill", facts: 24, onnode: there},
 		{name: "pidfd", facts: 34, onnode: there},
 		{name: "priority", facts: 40, onnode: place},
-		{name: "scheduling", facts: 34, onnode: place},
-		{name: "affinity", facts: 20, onnode: place},
+		{name: "scheduling", facts: 34, onnode: there},
+		{name: "affinity", facts: 20, onnode: there},
 		{name: "limits", facts: 22, onnode: place},
 		{name: "ioprio", facts: 21, onnode: place},
 		// What a process does later to its own group and session, its surrogate does not do.

@@ -181,7 +181,7 @@ func TestRexecveKilledDaemon(t *testing.T) {
 	const workers = 4 // the odd ones for node 2
 	for i := range workers {
 		c.login(1, "", "sh", "-c", fmt.Sprintf(`setsid sh -c 'while [ ! -e /run/enough ]; do
-			out=$(%s %d /bin/echo done 2>&1); echo "$? $out"; done >/run/ends.%d; touch /run/ended.%d' </dev/null >/dev/null 2>&1 &`, caller, i%2+1, i, i))
+			out=$(%s %d /bin/echo done 2>&1); echo $? $out; done >/run/ends.%d; touch /run/ended.%d' </dev/null >/dev/null 2>&1 &`, caller, i%2+1, i, i))
 	}
 	for range 6 {
 		c.killNodeRole(1)

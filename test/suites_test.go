@@ -110,12 +110,11 @@ const interfaces = `kill killpg raise sigqueue sigwait sigwaitinfo sigtimedwait 
 	sched_get_priority_max sched_get_priority_min sched_getparam sched_getscheduler sched_rr_get_interval sched_setparam
 	sched_setscheduler fork getpid pthread_setschedparam pthread_getschedparam pthread_setschedprio pthread_getcpuclockid`
 
-// leftOut are the programs that are left out: those; fork 11-1, which hangs on
-// every Linux; and pthread_setschedparam 5-1, which wants no EINTR: a caught call
-// ends so if a handler without SA_RESTART runs before the daemon has received it.
+// leftOut are the programs that are left out: those, and fork 11-1, which hangs on
+// every Linux.
 const leftOut = `sched_setparam.2-1 sched_setparam.2-2 sched_setparam.9-1 sched_setparam.10-1 sched_setscheduler.1-1
 	sched_setscheduler.16-1 sched_setscheduler.17-1 sched_setscheduler.17-2 sched_setscheduler.17-3 sched_setscheduler.17-4
-	sched_setscheduler.17-5 sched_setscheduler.17-6 sched_setscheduler.17-7 fork.11-1 pthread_setschedparam.5-1`
+	sched_setscheduler.17-5 sched_setscheduler.17-6 sched_setscheduler.17-7 fork.11-1`
 
 // TestPOSIXSuite: Debian's source package posixtestsuite, whose programs exit with
 // 0 passed, 1 failed, 2 unresolved, 4 unsupported or 5 untested.

@@ -18,7 +18,9 @@ const (
 	// Pair: PID or PID2 is foreign.
 	Pair
 	// Named: the argument PID is not 0. A PID of the window may be held by what stands
-	// for a process that lives elsewhere, and the call concerns that one.
+	// for a process that lives elsewhere, and the call concerns that one. (So do the
+	// sched_* calls, but a thread often names itself to them, and must not wait for a
+	// daemon, nor see EINTR, which a call that is caught can give.)
 	Named
 	// Which: argument 0 (Which) is not the table's Self, or it is and PID is not 0:
 	// setpriority(2), ioprio_set(2).
@@ -103,24 +105,24 @@ var table = [...]Call{
 	{Nr: Setpriority, Name: "setpriority", X64: 141, I386: 97, Class: Which, PID: 1, Self: 0},
 	{Nr: IoprioGet, Name: "ioprio_get", X64: 252, I386: 290, Class: Which, PID: 1, Self: 1},
 	{Nr: IoprioSet, Name: "ioprio_set", X64: 251, I386: 289, Class: Which, PID: 1, Self: 1},
-	{Nr: SchedGetaffinity, Name: "sched_getaffinity", X64: 204, I386: 242, Class: Named,
+	{Nr: SchedGetaffinity, Name: "sched_getaffinity", X64: 204, I386: 242, Class: Process,
 		Mem: [2]Memory{{Arg: 2, Dir: Out, Size: 1, SizeArg: 1}}},
-	{Nr: SchedSetaffinity, Name: "sched_setaffinity", X64: 203, I386: 241, Class: Named,
+	{Nr: SchedSetaffinity, Name: "sched_setaffinity", X64: 203, I386: 241, Class: Process,
 		Mem: [2]Memory{{Arg: 2, Dir: In, Size: 1, SizeArg: 1}}},
-	{Nr: SchedGetparam, Name: "sched_getparam", X64: 143, I386: 155, Class: Named,
+	{Nr: SchedGetparam, Name: "sched_getparam", X64: 143, I386: 155, Class: Process,
 		Mem: [2]Memory{{Arg: 1, Dir: Out, Size: 4}}},
-	{Nr: SchedSetparam, Name: "sched_setparam", X64: 142, I386: 154, Class: Named,
+	{Nr: SchedSetparam, Name: "sched_setparam", X64: 142, I386: 154, Class: Process,
 		Mem: [2]Memory{{Arg: 1, Dir: In, Size: 4}}},
-	{Nr: SchedGetscheduler, Name: "sched_getscheduler", X64: 145, I386: 157, Class: Named},
-	{Nr: SchedSetscheduler, Name: "sched_setscheduler", X64: 144, I386: 156, Class: Named,
+	{Nr: SchedGetscheduler, Name: "sched_getscheduler", X64: 145, I386: 157, Class: Process},
+	{Nr: SchedSetscheduler, Name: "sched_setscheduler", X64: 144, I386: 156, Class: Process,
 		Mem: [2]Memory{{Arg: 2, Dir: In, Size: 4}}},
-	{Nr: SchedGetattr, Name: "sched_getattr", X64: 315, I386: 352, Class: Named,
+	{Nr: SchedGetattr, Name: "sched_getattr", X64: 315, I386: 352, Class: Process,
 		Mem: [2]Memory{{Arg: 1, Dir: Out, Size: 1, SizeArg: 2}}},
-	{Nr: SchedSetattr, Name: "sched_setattr", X64: 314, I386: 351, Class: Named,
+	{Nr: SchedSetattr, Name: "sched_setattr", X64: 314, I386: 351, Class: Process,
 		Mem: [2]Memory{{Arg: 1, Dir: InOut, Layout: Attr}}},
-	{Nr: SchedRrGetInterval, Name: "sched_rr_get_interval", X64: 148, I386: 161, Class: Named,
+	{Nr: SchedRrGetInterval, Name: "sched_rr_get_interval", X64: 148, I386: 161, Class: Process,
 		Mem: [2]Memory{{Arg: 1, Dir: Out, Size: 16, Layout: Timespec}}},
-	{Nr: SchedRrGetInterval, Name: "sched_rr_get_interval_time64", X64: -1, I386: 423, Class: Named,
+	{Nr: SchedRrGetInterval, Name: "sched_rr_get_interval_time64", X64: -1, I386: 423, Class: Process,
 		Mem: [2]Memory{{Arg: 1, Dir: Out, Size: 16}}},
 	{Nr: Prlimit64, Name: "prlimit64", X64: 302, I386: 340, Class: Named,
 		Mem: [2]Memory{{Arg: 2, Dir: In, Size: 16}, {Arg: 3, Dir: Out, Size: 16}}},

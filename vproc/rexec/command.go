@@ -182,6 +182,9 @@ func (c *command) serve() {
 		ended = true
 	default:
 	}
+	if c.gone {
+		c.hangUpTerminal()
+	}
 	if !ended {
 		c.s.hang.add(c.p)
 	} else {

@@ -133,6 +133,18 @@ func (c *command) front(background bool) {
 	}
 }
 
+// hangUpTerminal hangs up what has the terminal of a placed command, as its leader would
+// do by its end: the leader here is a stand-in, and stays.
+func (c *command) hangUpTerminal() {
+	if c.f.term == nil {
+		return
+	}
+	if group, err := pty.ForegroundGroup(c.f.term); err == nil && group > 1 && group != int(c.place.Session) {
+		_ = unix.Kill(-group, unix.SIGHUP)
+		_ = unix.Kill(-group, unix.SIGCONT)
+	}
+}
+
 // placeOf is where the caller stands, if a command on another node can take its
 // place: it is in the process space, and all that must be known there has a number
 // of the cluster. Otherwise it is none.

@@ -75,7 +75,7 @@ func (m *Maker) ensureRoot(ctx context.Context) error {
 	}
 	m.arena.Reset()
 	// 0 is its memory, 1 where it reports; 2 stays open, so that 3 is the lowest that is free.
-	spec := &proc.Spec{Argv: []string{"/proc/self/fd/2"}, Dir: "/", Umask: 0o77}
+	spec := &proc.Spec{Argv: []string{programName}, Path: "/proc/self/fd/2", Dir: "/", Umask: 0o77}
 	pid, pidfd, err := m.c.Spawn.Spawn(ctx, spec, []*os.File{m.memory, m.toUs, program})
 	if err != nil {
 		return err

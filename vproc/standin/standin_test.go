@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "PID namespace:", err)
 			os.Exit(1)
 		}
+		proc.DefaultSignals() // as the role spawn does; make(1) ignores some
 		os.Exit(m.Run())
 	}
 	if os.Getuid() != 0 {
@@ -59,7 +60,7 @@ func (children) Spawn(_ context.Context, s *proc.Spec, files []*os.File) (int32,
 	for _, f := range files {
 		attr.Files = append(attr.Files, f.Fd())
 	}
-	pid, err := syscall.ForkExec(s.Argv[0], s.Argv, attr)
+	pid, err := syscall.ForkExec(s.Path, s.Argv, attr)
 	if err != nil {
 		return 0, nil, err
 	}
