@@ -27,6 +27,20 @@
 // the caller at once if its stdout is a terminal or a file; if it is a pipe, once
 // the descendants that still hold stdout have closed it.
 //
+// # Places
+//
+// A caller that does nothing but run one command (Options.Surrogate) stands for it: the
+// command has its PID, parent, process group and session, if the other node can give it
+// them (Config.Places), and the caller is its surrogate. It catches all signals with
+// their senders and passes them on: what the terminal here sent goes to the members of
+// the process group there, by one surrogate of the group and node (represents); all else
+// to the command alone, in the sender's name. The caller's node tells the other one when
+// a parent or leader has ended here, and that the surrogate was killed, which kills the
+// command. It knows where its surrogates' processes live (LivesOn, Config.Moved).
+//
+// What is said below and above of a command's process group holds without a place. The
+// caller's own node has it become the command itself (Here).
+//
 // # Loss
 //
 // When the caller dies or the connection breaks, the command's session gets
@@ -40,8 +54,8 @@
 //
 // A command has a goroutine for the connection (the handler's own), one for each
 // output, one for stdin and one for its end; all have ended when the handler
-// returns, and closing the connection or the files ends each. A relay has two. A
-// caller has one more while it may be stopped and is to go on.
+// returns, and closing the connection or the files ends each. A relay has two, and one
+// for each process that a stand-in stands for. A caller has one for its signals, and one more while it may be stopped and is to go on.
 // Locks, none of which is held while another is taken: Server.mu guards the
 // tables and hangups.mu a list, neither while anything blocks; command.wmu and
 // caller.wmu are held while a frame is written; queue.mu and credit.mu guard
