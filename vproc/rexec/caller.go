@@ -117,15 +117,11 @@ func fromProcess(call *api.Call, spec *proc.Spec, asSurrogate bool) error {
 // does not tell what it was. The process that started the client still has it,
 // unless it changed the limit for the client alone.
 func lowerFiles(pid int, limits []proc.Rlimit) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
+	r, ok := proc.RelativesOf(int32(pid))
+	if !ok {
 		return
 	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // state, parent: proc_pid_stat(5)
-	if len(fields) < 2 {
-		return
-	}
-	b, err := os.ReadFile("/proc/" + fields[1] + "/limits")
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(int(r.Parent)) + "/limits")
 	if err != nil {
 		return
 	}

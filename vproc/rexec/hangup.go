@@ -1,15 +1,15 @@
 package rexec
 
 import (
-	"bytes"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ssi/internal/proc"
 )
 
 // hangupTime is how long a command has between SIGHUP and SIGKILL.
@@ -125,25 +125,9 @@ func membersOf(sessions map[int32]bool) []int {
 		if err != nil {
 			continue
 		}
-		if pgrp, session, ok := groupOf(name); ok && sessions[session] && pgrp != session {
+		if r, ok := proc.RelativesOf(int32(pid)); ok && sessions[r.Session] && r.Group != r.Session {
 			members = append(members, pid)
 		}
 	}
 	return members
-}
-
-// groupOf reads the process group and session of a process: fields 5 and 6 of
-// proc_pid_stat(5).
-func groupOf(pid string) (pgrp, session int32, ok bool) {
-	b, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
-	if err != nil {
-		return 0, 0, false
-	}
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // from field 3
-	if len(fields) < 4 {
-		return 0, 0, false
-	}
-	g, gerr := strconv.ParseInt(string(fields[2]), 10, 32)
-	s, serr := strconv.ParseInt(string(fields[3]), 10, 32)
-	return int32(g), int32(s), gerr == nil && serr == nil
 }

@@ -149,47 +149,24 @@ func (c *command) hangUpTerminal() {
 // place: it is in the process space, and all that must be known there has a number
 // of the cluster. Otherwise it is none.
 func placeOf(pid int32) (p proc.Place) {
-	own, ok := kin(pid)
-	if !ok || !inCluster(pid) || !inCluster(own.group) || !inCluster(own.session) {
+	own, ok := proc.RelativesOf(pid)
+	if !ok || !inCluster(pid) || !inCluster(own.Group) || !inCluster(own.Session) {
 		return proc.Place{}
 	}
-	p = proc.Place{PID: pid, Parent: own.parent, Group: own.group, Session: own.session}
-	parent, ok := kin(own.parent)
-	if !ok || !inCluster(own.parent) {
+	p = proc.Place{PID: pid, Parent: own.Parent, Group: own.Group, Session: own.Session}
+	parent, ok := proc.RelativesOf(own.Parent)
+	if !ok || !inCluster(own.Parent) {
 		p.Parent = 1
 	} else {
-		p.ParentGroup, p.ParentSession = parent.group, parent.session
+		p.ParentGroup, p.ParentSession = parent.Group, parent.Session
 	}
-	if leader, ok := kin(own.group); ok {
-		p.GroupParent = leader.parent
+	if leader, ok := proc.RelativesOf(own.Group); ok {
+		p.GroupParent = leader.Parent
 	}
 	return p
 }
 
 func inCluster(pid int32) bool { return pid > 0 && id.PID(pid).Home() != 0 }
-
-// relatives is what proc_pid_stat(5) tells of a process.
-type relatives struct{ parent, group, session int32 }
-
-func kin(pid int32) (r relatives, ok bool) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/stat")
-	if err != nil {
-		return r, false
-	}
-	s := string(b)
-	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:]) // from field 3, the state
-	if len(f) < 4 {
-		return r, false
-	}
-	for i, to := range []*int32{&r.parent, &r.group, &r.session} {
-		v, err := strconv.ParseInt(f[1+i], 10, 32)
-		if err != nil {
-			return r, false
-		}
-		*to = int32(v)
-	}
-	return r, true
-}
 
 // inProcessSpace reports whether a process descends from the role spawn: it has the
 // filter of the gate, and a view of its own.

@@ -1,15 +1,14 @@
 package rexec
 
 import (
-	"bytes"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/api"
+	"ssi/internal/proc"
 )
 
 // A waker looks again after wakeFirst, and less and less often up to wakeLast.
@@ -93,7 +92,7 @@ func (w *waker) run() {
 		case <-t.C:
 			t.Reset(pause)
 		}
-		if stopped(w.pid) {
+		if r, ok := proc.RelativesOf(int32(w.pid)); ok && r.State == 'T' {
 			_ = unix.PidfdSendSignal(int(w.pidfd.Fd()), unix.SIGCONT, nil, 0)
 		}
 	}
@@ -124,13 +123,4 @@ func (w *waker) close() {
 	if w.pidfd != nil {
 		_ = w.pidfd.Close()
 	}
-}
-
-// stopped reports whether a process is in state T of proc_pid_stat(5).
-func stopped(pid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return false
-	}
-	return bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" T"))
 }

@@ -1,7 +1,6 @@
 package standin
 
 import (
-	"bytes"
 	"log/slog"
 	"os"
 	"strconv"
@@ -9,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ssi/internal/proc"
 )
 
 // tidyPause is the least time between two looks at who needs stand-ins.
@@ -60,40 +61,20 @@ func (m *Maker) endUnneeded() {
 	}
 	for _, e := range list {
 		pid, err := strconv.ParseInt(e.Name(), 10, 32)
-		if err != nil || m.all[int32(pid)] != nil || ended(e.Name()) { // who has told of it is among those placed
+		if err != nil || m.all[int32(pid)] != nil {
 			continue
 		}
-		for _, n := range kin(e.Name()) {
-			needed[n] = true
+		r, ok := proc.RelativesOf(int32(pid))
+		if !ok || r.State == 'Z' { // who is to tell of it is among those of placed
+			continue
 		}
+		needed[r.Parent], needed[r.Group], needed[r.Session] = true, true, true
 	}
 	for pid, s := range m.all {
 		if !needed[pid] {
 			m.end(s)
 		}
 	}
-}
-
-// ended reports whether a process is a zombie.
-func ended(pid string) bool {
-	b, err := os.ReadFile("/proc/" + pid + "/stat")
-	return err != nil || strings.HasPrefix(string(b[bytes.LastIndexByte(b, ')')+1:]), " Z")
-}
-
-// kin is parent, group and session of a process: fields 4 to 6 of proc_pid_stat(5).
-func kin(pid string) (numbers []int32) {
-	b, err := os.ReadFile("/proc/" + pid + "/stat")
-	if err != nil {
-		return nil
-	}
-	f := strings.Fields(string(b)[strings.LastIndexByte(string(b), ')')+1:]) // from field 3
-	for _, v := range f[min(1, len(f)):min(4, len(f))] {
-		n, err := strconv.ParseInt(v, 10, 32)
-		if err == nil {
-			numbers = append(numbers, int32(n))
-		}
-	}
-	return numbers
 }
 
 // endEarlier ends the stand-ins that a daemon of before left, and waits until they
