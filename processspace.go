@@ -16,6 +16,7 @@ import (
 
 	"ssi/cluster"
 	"ssi/internal/api"
+	"ssi/internal/errno"
 	"ssi/internal/id"
 	"ssi/internal/keeper"
 	"ssi/vproc/gate"
@@ -67,14 +68,33 @@ func openProcessSpace(keep *keeper.Client, log *slog.Logger, c *cluster.Cluster,
 	procfs.Register(t, s.files)
 	relay := procfs.NewRelay(&procCluster{processCluster: processCluster{c}, where: where}, log)
 	where.relay.Store(relay)
-	a.Handle(procfs.Method, relay.Handle)
+	a.Handle(procfs.Method, func(ctx context.Context, call *api.Call) error {
+		// Before it serves this node does not know who else there is, and the role mount
+		// would believe that all others are gone.
+		wait, cancel := context.WithTimeout(ctx, newsTime)
+		defer cancel()
+		if err := s.awaitServing(wait); err != nil {
+			return errno.New(errno.Unavailable, call.Method, c.Self(), "the node does not serve yet: %w", err)
+		}
+		return relay.Handle(ctx, call)
+	})
 	return s, nil
+}
+
+// newsTime is how long the role mount is let wait for this node to serve; then it asks
+// again.
+const newsTime = time.Second
+
+// awaitServing waits until this node serves.
+func (s *processSpace) awaitServing(ctx context.Context) error {
+	_, err := s.cluster.Serving().Wait(ctx, func(v cluster.Serving) bool { return v.OK })
+	return err
 }
 
 // serve receives caught calls until ctx ends. It begins when this node serves:
 // before that it does not know who the other nodes are, and callers wait.
 func (s *processSpace) serve(ctx context.Context) error {
-	if _, err := s.cluster.Serving().Wait(ctx, func(v cluster.Serving) bool { return v.OK }); err != nil {
+	if err := s.awaitServing(ctx); err != nil {
 		return nil // the node ends
 	}
 	listeners, err := s.listeners(nil)
