@@ -285,9 +285,12 @@ func TestViewAway(t *testing.T) {
 			return nil
 		})
 		for name, want := range map[string]string{"environ": "SECRET=placed\x00", "where": "2\n", "cmdline": "sleep\x00100009\x00"} {
-			if b, err := os.ReadFile(file(c.pid, name)); err != nil || string(b) != want {
-				t.Errorf("%s is %q, %v", name, b, err)
-			}
+			within(t, 5*time.Second, func() error { // its arguments come a moment after its name
+				if b, err := os.ReadFile(file(c.pid, name)); err != nil || string(b) != want {
+					return fmt.Errorf("%s is %q, %w", name, b, err)
+				}
+				return nil
+			})
 		}
 		if to, err := os.Readlink(file(c.pid, "exe")); err != nil || !strings.HasSuffix(to, "/sleep") {
 			t.Errorf("exe leads to %q, %v", to, err)

@@ -182,9 +182,6 @@ func (c *command) serve() {
 		ended = true
 	default:
 	}
-	if c.gone {
-		c.hangUpTerminal()
-	}
 	if !ended {
 		c.s.hang.add(c.p)
 	} else {
@@ -227,7 +224,7 @@ func (c *command) read() {
 			c.s.c.Places.Gone(int32(binary.BigEndian.Uint32(data)))
 		case k == kindKilled && c.place.PID != 0:
 			c.gone = true
-			_ = c.p.send(unix.SIGKILL, 0)
+			c.killed()
 		}
 	}
 }

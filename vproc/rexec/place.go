@@ -133,13 +133,16 @@ func (c *command) front(background bool) {
 	}
 }
 
-// hangUpTerminal hangs up what has the terminal of a placed command, as its leader would
-// do by its end: the leader here is a stand-in, and stays.
-func (c *command) hangUpTerminal() {
-	if c.f.term == nil {
-		return
+// killed kills a placed command as its surrogate was. What has its terminal is hung up,
+// as the leader of the session would do by its end: the leader here is a stand-in, and
+// stays.
+func (c *command) killed() {
+	group := 0
+	if c.f.term != nil {
+		group, _ = pty.ForegroundGroup(c.f.term) // before the end of the command closes it
 	}
-	if group, err := pty.ForegroundGroup(c.f.term); err == nil && group > 1 && group != int(c.place.Session) {
+	_ = c.p.send(unix.SIGKILL, 0)
+	if group > 1 && group != int(c.place.Session) {
 		_ = unix.Kill(-group, unix.SIGHUP)
 		_ = unix.Kill(-group, unix.SIGCONT)
 	}
