@@ -200,6 +200,8 @@ int main(int argc, char **argv)
 	kill(t.pid, SIGUSR1);
 	setpriority(PRIO_PROCESS, t.pid, 4);
 	EVENTUALLY("stat says that it sleeps", state(t.pid, 'S'));
+	/* From home it is passed on; and what stat does not show, status tells 16 looks later at most. */
+	EVENTUALLY("status shows the pending signal", says(t.pid, "\nShdPnd:\t0000000000000200\n"));
 	stat_fields(&t);
 	static const char *keys[] = {"Name", "Umask", "Tgid", "Ngid", "Pid", "PPid", "TracerPid", "Uid", "Gid", "Groups", "Threads", "SigPnd", "ShdPnd", "SigBlk",
 		"SigIgn", "SigCgt", "NoNewPrivs"};
