@@ -25,14 +25,16 @@ type waker struct {
 
 	mu      sync.Mutex
 	running bool          // the goroutine is
-	acked   chan struct{} // of capacity 1: the caller knows
+	owed    int           // kindContinued that the caller has not answered
+	over    bool          // it was told of the end
+	changed chan struct{} // of capacity 1: owed is less
 	closed  chan struct{}
 	wg      sync.WaitGroup
 }
 
 // newWaker makes a waker for the caller of call.
 func newWaker(call *api.Call) *waker {
-	w := &waker{pid: int(call.Peer.PID), acked: make(chan struct{}, 1), closed: make(chan struct{})}
+	w := &waker{pid: int(call.Peer.PID), changed: make(chan struct{}, 1), closed: make(chan struct{})}
 	if w.pid == 0 {
 		return w
 	}
@@ -49,6 +51,11 @@ func (w *waker) passed(k kind) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if k == kindContinued {
+		w.owed++
+	} else {
+		w.over = true
+	}
 	if !w.running {
 		w.running = true
 		w.wg.Go(w.run)
@@ -62,31 +69,33 @@ func (w *waker) came(k kind) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.running {
-		select {
-		case w.acked <- struct{}{}:
-		default:
-		}
+	w.owed = max(0, w.owed-1)
+	select {
+	case w.changed <- struct{}{}:
+	default:
 	}
+}
+
+// done reports whether the caller knows all that it was told, and then run is over.
+// Who was told of the end closes the connection.
+func (w *waker) done() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.owed > 0 || w.over {
+		return false
+	}
+	w.running = false
+	return true
 }
 
 // run continues the caller until it answers.
 func (w *waker) run() {
-	defer func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.running = false
-		select {
-		case <-w.acked:
-		default:
-		}
-	}()
 	t := time.NewTimer(0)
 	defer t.Stop()
-	for pause := wakeFirst; ; pause = min(2*pause, wakeLast) {
+	for pause := wakeFirst; !w.done(); pause = min(2*pause, wakeLast) {
 		select {
-		case <-w.acked:
-			return
+		case <-w.changed:
+			continue
 		case <-w.closed:
 			return
 		case <-t.C:
