@@ -49,8 +49,23 @@ func NewFetcher(root string) (*Fetcher, error) {
 	return &Fetcher{dir: d, slots: make(chan struct{}, maxFetches)}, nil
 }
 
-// Close closes the directory; no call may be running.
-func (f *Fetcher) Close() error { return f.dir.Close() }
+// closeTime is how long Close waits for reads that cannot be interrupted.
+const closeTime = time.Second
+
+// Close closes the directory; no call may be running. Reads that a call did not wait
+// for may be, and one that hangs keeps the directory open.
+func (f *Fetcher) Close() error {
+	limit := time.NewTimer(closeTime)
+	defer limit.Stop()
+	for range cap(f.slots) {
+		select {
+		case f.slots <- struct{}{}:
+		case <-limit.C:
+			return errno.New(errno.Timeout, "read /proc", 0, "a read hangs")
+		}
+	}
+	return f.dir.Close()
+}
 
 // Fetch implements the service: what the kernel says is in the reply; the error is
 // of requests that never reach it.

@@ -112,7 +112,9 @@ func (p *peers) Call(ctx context.Context, n id.Node, method string, req, reply p
 func (p *link) pass(ctx context.Context, from id.Node, method string, req, reply proto.Message) error {
 	var out []byte
 	err := p.do(ctx, method[strings.LastIndexByte(method, '/')+1:], Message{from, req.(*wrapperspb.BytesValue).GetValue()}, &out)
-	reply.(*wrapperspb.BytesValue).Value = out
+	if err == nil { // else the answer may come yet
+		reply.(*wrapperspb.BytesValue).Value = out
+	}
 	return err
 }
 
