@@ -303,6 +303,15 @@ func (w *machines) field(n id.Node, pid, number int) string {
 	return f[number-3]
 }
 
+// gone says whether a process was waited for, too: setpriority(2) still finds a
+// zombie, kill(2) as well.
+func (w *machines) gone(n id.Node, pid int) bool {
+	w.t.Helper()
+	var text string
+	w.do(n, "Read", fmt.Sprintf("/proc/%d/stat", pid), &text)
+	return text == ""
+}
+
 func (w *machines) has(what string, n id.Node, pid, number int, want string) {
 	w.t.Helper()
 	if got := w.field(n, pid, number); got != want {

@@ -118,7 +118,7 @@ func TestPlaced(t *testing.T) {
 	if got := w.call(far, call.Kill, p, int(unix.SIGKILL)); got != "0" {
 		t.Errorf("SIGKILL: %s", got)
 	}
-	eventually(t, "its end", func() bool { return w.field(lifeNode, p, 3) == "" })
+	eventually(t, "its end", func() bool { return w.gone(lifeNode, p) })
 	for _, known := range []bool{true, false} {
 		if !known {
 			w.do(lifeNode, "Know", map[id.PID]id.Node{}, new(bool))
@@ -264,7 +264,7 @@ func TestPlacedPidfd(t *testing.T) {
 		t.Errorf("SIGKILL: %s", got)
 	}
 	eventually(t, "that it is readable", func() bool { return readable(farNode) })
-	eventually(t, "its end", func() bool { return w.field(lifeNode, w.pid, 3) == "" })
+	eventually(t, "its end", func() bool { return w.gone(lifeNode, w.pid) })
 	if got := send(far, 0); got != "ESRCH" {
 		t.Errorf("what has ended: %s", got)
 	}
