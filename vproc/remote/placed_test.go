@@ -337,6 +337,9 @@ func TestPlacedOnceInAStorm(t *testing.T) {
 	if kills == 0 {
 		t.Error("no daemon was killed")
 	}
+	eventually(t, "that the last daemon killed is back", func() bool {
+		return w.try(homeNode, "Read", "/proc/self/stat", new(string)) == nil
+	})
 	w.has("the surrogate", homeNode, w.pid, 3, "S")
 }
 
