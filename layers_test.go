@@ -15,14 +15,18 @@ const layers = `
 internal/id                                          # the identifiers
 internal/errno internal/sys                          # the one error that crosses the wire; system calls
 internal/proc                                        # a process in bytes
-internal/api internal/config internal/feature internal/fuse internal/keeper internal/pty   # tools
+internal/api internal/config internal/feature internal/fuse internal/keeper internal/kmod internal/pty internal/vm   # tools
+internal/netconf                                     # the network of this machine, as configured
 cluster/member cluster/registry cluster/pki cluster/raftlog   # replicated states, keys, disk
-cluster/core cluster/ics                             # consensus; transport
+cluster/core cluster/ics cluster/ntp                 # consensus; transport; time
 cluster                                              # runs the core
 cluster/control                                      # the cluster's methods of the local socket
+netboot/dhcp netboot/ra netboot/tftp netboot/httpboot netboot/initramfs netboot/loader netboot/machine   # booting machines: its parts
+netboot                                              # the service that puts them together
 vproc/call                                           # the system calls that name processes
 vproc/window vproc/gate vproc/ptrace vproc/remote vproc/standin vproc/procfs vproc/proctab   # the process space: its parts
 vproc/spawn vproc/rexec                              # creates processes here; and there
+init/boot                                            # from power-on to the roles
 libcluster                                           # the cluster's system calls, for programs of users
 applet init lab                                      # commands; PID 1; a cluster on one machine
 .                                                    # main: the only importer of everything
