@@ -1,0 +1,155 @@
+package ntp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/beevik/ntp"
+)
+
+const (
+	// Port is the UDP port of NTP.
+	Port = 123
+	// MaxServers is how many servers can be configured.
+	MaxServers = 8
+
+	askTimeout = time.Second // for one answer, the name's lookup not included
+	nameLimit  = 2 * time.Second
+	forgetName = 4  // rounds without an answer after which a name is looked up again
+	kissRounds = 16 // rounds that a server is left alone that asked for it
+)
+
+// CheckServer refuses what is no HOST or HOST:PORT of a server.
+func CheckServer(server string) error {
+	host, port, err := splitServer(server)
+	if err != nil {
+		return err
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	if host == "" || len(host) > 253 || strings.Trim(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") != "" {
+		return fmt.Errorf("%q is no host name, such as pool.ntp.org", host)
+	}
+	_ = port
+	return nil
+}
+
+// splitServer takes HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT apart.
+func splitServer(server string) (host string, port uint16, err error) {
+	if addr, err := netip.ParseAddr(strings.Trim(server, "[]")); err == nil {
+		return addr.String(), Port, nil
+	}
+	if !strings.Contains(server, ":") {
+		return server, Port, nil
+	}
+	host, p, err := net.SplitHostPort(server)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is no HOST or HOST:PORT", server)
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil || n == 0 {
+		return "", 0, fmt.Errorf("%q: the port is a number from 1 to 65535", server)
+	}
+	return host, uint16(n), nil
+}
+
+// server is one that this node asks. Only the round that asks it uses it.
+type server struct {
+	name   string
+	addr   netip.AddrPort // of name, once looked up
+	missed int            // rounds without an answer
+	kissed int            // rounds it is still left alone
+	err    error          // why the last round got nothing
+}
+
+// client asks servers. now is the wall clock, nil that of the system, for which
+// the kernel's time of arrival is used; mono is the time of Sample.At.
+type client struct {
+	now  func() time.Time
+	mono func() time.Duration
+}
+
+// round asks all servers at once and waits for all.
+func (c *client) round(ctx context.Context, servers []*server) [][]Sample {
+	answers := make([][]Sample, len(servers))
+	var wg sync.WaitGroup
+	for i, s := range servers {
+		wg.Go(func() {
+			if s.kissed > 0 {
+				s.kissed--
+				return
+			}
+			sample, err := c.ask(ctx, s)
+			s.err = err
+			if err != nil {
+				s.missed++
+				return
+			}
+			s.missed = 0
+			answers[i] = []Sample{sample}
+		})
+	}
+	wg.Wait()
+	return answers
+}
+
+func (c *client) ask(ctx context.Context, s *server) (Sample, error) {
+	if !s.addr.IsValid() || s.missed >= forgetName {
+		if err := s.lookUp(ctx); err != nil {
+			return Sample{}, err
+		}
+	}
+	response, err := ntp.QueryWithOptions(s.addr.String(), ntp.QueryOptions{
+		Timeout: askTimeout, GetSystemTime: c.now,
+		Dialer: func(_, remote string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "udp", remote)
+		},
+	})
+	if err == nil {
+		err = response.Validate()
+	}
+	if errors.Is(err, ntp.ErrKissOfDeath) {
+		s.kissed = kissRounds
+		return Sample{}, fmt.Errorf("%s refuses to answer (%q)", s.name, response.KissCode)
+	}
+	if err != nil {
+		return Sample{}, fmt.Errorf("ask %s for the time: %w", s.name, err)
+	}
+	sample := Sample{
+		At: c.mono(), Offset: response.ClockOffset, Delay: max(response.RTT, 0),
+		RootDelay: response.RootDelay, RootDispersion: response.RootDispersion, Stratum: response.Stratum,
+	}
+	if !sample.plausible() {
+		return Sample{}, fmt.Errorf("ask %s for the time: the answer makes no sense", s.name)
+	}
+	return sample, nil
+}
+
+// lookUp finds the address of the server and stays with it: a name of a pool has
+// another one each time.
+func (s *server) lookUp(ctx context.Context) error {
+	host, port, err := splitServer(s.name)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, nameLimit)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return fmt.Errorf("look up the time server %s: %w", s.name, err)
+	}
+	if len(addrs) == 0 {
+		return fmt.Errorf("look up the time server %s: it has no address", s.name)
+	}
+	s.addr = netip.AddrPortFrom(addrs[0].Unmap(), port)
+	s.missed = 0
+	return nil
+}

@@ -1,0 +1,146 @@
+package ntp
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/facebook/time/ntp/protocol"
+)
+
+// fakeServer answers each request on loopback with what answer makes of it.
+func fakeServer(t testing.TB, answer func(request []byte) []byte) netip.AddrPort {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { _ = conn.Close(); <-done })
+	go func() {
+		defer close(done)
+		b := make([]byte, 2048)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteToUDPAddrPort(answer(b[:n]), from)
+		}
+	}()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+func askOnce(addr netip.AddrPort) (*server, [][]Sample) {
+	c := client{mono: func() time.Duration { return 0 }}
+	s := &server{name: "test", addr: addr}
+	return s, c.round(context.Background(), []*server{s})
+}
+
+// good is a right answer, to be spoilt.
+func good(request []byte) *protocol.Packet {
+	out, _ := testAnswerer().reply(request, time.Now(), 0)
+	out.TxTimeSec, out.TxTimeFrac = protocol.Time(time.Now())
+	return out
+}
+
+func bytesOf(p *protocol.Packet) []byte {
+	b, err := p.Bytes()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func TestClientRefuses(t *testing.T) {
+	for what, answer := range map[string]func([]byte) []byte{
+		"short":          func(r []byte) []byte { return bytesOf(good(r))[:40] },
+		"another origin": func(r []byte) []byte { p := good(r); p.OrigTimeFrac++; return bytesOf(p) },
+		"a client":       func(r []byte) []byte { return r },
+		"unsynchronised": func(r []byte) []byte { p := good(r); p.Settings |= 3 << 6; return bytesOf(p) },
+		"stratum 16":     func(r []byte) []byte { p := good(r); p.Stratum = 16; return bytesOf(p) },
+		"dispersion":     func(r []byte) []byte { p := good(r); p.RootDispersion = 1 << 31; return bytesOf(p) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s, answers := askOnce(fakeServer(t, answer))
+			if len(answers[0]) != 0 || s.err == nil || s.missed != 1 {
+				t.Errorf("answers %v, err %v", answers, s.err)
+			}
+		})
+	}
+	s, answers := askOnce(fakeServer(t, func(r []byte) []byte { return bytesOf(good(r)) }))
+	if s.err != nil || len(answers[0]) != 1 || answers[0][0].Offset.Abs() > 100*time.Millisecond {
+		t.Errorf("a right answer: %v, %v", answers, s.err)
+	}
+}
+
+// A server that says "too often" is left alone for a while.
+func TestKissOfDeath(t *testing.T) {
+	asked := make(chan struct{}, 100)
+	addr := fakeServer(t, func(r []byte) []byte {
+		asked <- struct{}{}
+		p := good(r)
+		p.Stratum, p.ReferenceID = 0, binary.BigEndian.Uint32([]byte("RATE"))
+		return bytesOf(p)
+	})
+	c := client{mono: func() time.Duration { return 0 }}
+	s := &server{name: "test", addr: addr}
+	for range kissRounds + 1 {
+		c.round(context.Background(), []*server{s})
+	}
+	if len(asked) != 1 || s.err == nil || !strings.Contains(s.err.Error(), "RATE") {
+		t.Errorf("asked %d times, err %v", len(asked), s.err)
+	}
+	c.round(context.Background(), []*server{s})
+	if len(asked) != 2 {
+		t.Error("it is never asked again")
+	}
+}
+
+func TestNameThatIsNone(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // nothing is sent
+	c := client{mono: func() time.Duration { return 0 }}
+	s := &server{name: "nosuch.invalid"}
+	c.round(ctx, []*server{s})
+	if s.err == nil || !strings.Contains(s.err.Error(), "nosuch.invalid") {
+		t.Errorf("err %v", s.err)
+	}
+}
+
+// Whatever a server answers, the client gives an error or figures that can be
+// calculated with.
+func FuzzAnswer(f *testing.F) {
+	var body atomic.Pointer[[]byte]
+	body.Store(&[]byte{})
+	addr := fakeServer(f, func(r []byte) []byte {
+		b := append([]byte(nil), *body.Load()...)
+		if len(b) >= protocol.PacketSizeBytes {
+			copy(b[24:32], r[40:48]) // a liar sees the request
+		}
+		return b
+	})
+	f.Add(bytesOf(good(request(4, modeClient))))
+	f.Add([]byte{0x24, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 1400 {
+			return
+		}
+		body.Store(&b)
+		_, answers := askOnce(addr)
+		d := newDiscipline(false, true, DefaultStep, 0, false)
+		d.follow(1)
+		for _, s := range answers[0] {
+			if !s.plausible() {
+				t.Fatalf("sample %+v", s)
+			}
+		}
+		d.round(time.Second, answers)
+		d.status(time.Second, []*server{{}})
+	})
+}
