@@ -48,6 +48,10 @@ type Config struct {
 	OnServing func(Serving)
 	// OnGone is told once for each life of a node that left the membership.
 	OnGone func(n id.Node, cause string)
+	// InitWork is what only the node that holds init does. Each runs while this
+	// node holds it; its context ends with the hold, and it must return then: before
+	// that, no other work of this node as init begins.
+	InitWork []func(context.Context)
 
 	snapshotEntries uint64 // core.Config.SnapshotEntries; for tests
 }
@@ -154,7 +158,8 @@ func New(cfg Config) (*Cluster, error) {
 		// The leader cleans up after the dead even if it is not a living member
 		// itself: its own earlier life may be what is to be cleaned up.
 		newTenure("leadership", func(s *core.Status) core.Hold { return s.Lead }, c.cleanUp),
-		newTenure("init", func(s *core.Status) core.Hold { return s.Init }, c.nodeup, c.expireLeases, c.oldTokens, c.forgetRevoked),
+		newTenure("init", func(s *core.Status) core.Hold { return s.Init },
+			append([]func(context.Context){c.nodeup, c.expireLeases, c.oldTokens, c.forgetRevoked}, cfg.InitWork...)...),
 	}
 	c.fence = newFence(c.onServing, c.tenures...)
 	c.transport, err = ics.New(ics.Config{
