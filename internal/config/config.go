@@ -1,5 +1,7 @@
 // Package config reads what the operator of a node decides: /etc/ssi/ssi.toml,
-// and the file with which a new machine joins.
+// the parameters on the kernel command line of a machine that has no such file
+// because it was booted over the network (FromParams), and the file with which a
+// new machine joins.
 //
 // A missing file means the defaults. Anything that is not understood (an
 // unknown key, a value of the wrong kind or out of range) is an error that
@@ -7,9 +9,18 @@
 // setting that was meant otherwise. docs/ssi.toml describes every key, and a
 // test compares it with the type.
 //
+// A text is decoded three times, each time by what knows most: into nothing in
+// particular, which finds what is no TOML; that is compared with the type
+// (kinds), which finds unknown keys and wrong values in the right element of an
+// array; then into the type, whose checks know the meanings. A scanner (places)
+// says where the setting of a path stands.
+//
+// Limits: MaxFile bytes, MaxInterfaces tables, and those beside the settings.
+//
 // The package is pure apart from reading the file it is given, has no state and
 // no goroutines. It must never hold a secret beyond the one-time token of a
-// Join, which is not printed by any of its messages.
+// Join, which is not printed by any of its messages, and never ask the machine
+// it runs on: whether an interface exists is found out by internal/netconf.
 package config
 
 import (
@@ -21,6 +32,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -57,6 +69,11 @@ type Config struct {
 	JoinFile  string   `toml:"join_file"`  // token and addresses, used while the node has no certificate
 	StateDir  string   `toml:"state_dir"`  // certificates and the log of the consensus
 	HooksDir  string   `toml:"hooks_dir"`  // holds nodeup.d and nodedown.d
+
+	Interconnect []string    `toml:"interconnect"` // see Interconnects
+	Interfaces   []Interface `toml:"interface"`    // none: another program has configured the network
+	Netboot      Netboot     `toml:"netboot"`
+	Time         Time        `toml:"time"`
 }
 
 // Default is the configuration of a node without a file.
@@ -70,6 +87,8 @@ func Default() Config {
 		JoinFile:  "/etc/ssi/join",
 		StateDir:  "/var/lib/ssi",
 		HooksDir:  "/etc/ssi",
+		Netboot:   defaultNetboot(),
+		Time:      Time{Serve: true},
 	}
 }
 
@@ -116,60 +135,44 @@ func readFile(path string, limit int64) ([]byte, error) {
 
 // Parse reads a configuration; file is its name for messages.
 func Parse(file, text string) (Config, error) {
-	c := Default()
-	md, err := toml.Decode(text, &c)
-	if err != nil {
+	var raw map[string]any
+	if _, err := toml.Decode(text, &raw); err != nil {
+		e := &Error{File: file, Text: strings.ReplaceAll(err.Error(), "\n", " ")}
 		var p toml.ParseError
 		if errors.As(err, &p) {
-			return Config{}, &Error{File: file, Line: p.Position.Line, Col: max(p.Position.Col, 1), Text: strings.ReplaceAll(p.Message, "\n", " ")}
+			e.Line, e.Col, e.Text = max(p.Position.Line, 1), max(p.Position.Col, 1), strings.ReplaceAll(p.Message, "\n", " ")
 		}
-		return Config{}, wrongKind(file, text, err)
+		return Config{}, e
 	}
-	if unknown := md.Undecoded(); len(unknown) > 0 {
-		return Config{}, at(file, text, unknown[0].String(), fmt.Sprintf("there is no setting %q; the settings are: %s", unknown[0], strings.Join(Keys(), ", ")))
+	if wrong := kinds(reflect.TypeFor[Config](), raw, ""); len(wrong) > 0 {
+		return Config{}, first(file, text, wrong)
 	}
-	if key, err := c.check(); err != nil {
-		return Config{}, at(file, text, key, fmt.Sprintf("%s: %v", key, err))
+	c := Default()
+	if _, err := toml.Decode(text, &c); err != nil {
+		return Config{}, &Error{File: file, Text: strings.ReplaceAll(err.Error(), "\n", " ")}
+	}
+	if path, err := c.check(); err != nil {
+		return Config{}, first(file, text, []mistake{{path, fmt.Sprintf("%s: %v", plain(path), err)}})
 	}
 	return c, nil
 }
 
-// wrongKind explains the decoder's error about a value of the wrong type, which
-// tells the place only in words.
-func wrongKind(file, text string, err error) *Error {
-	_, message, _ := strings.Cut(err.Error(), "incompatible types: ")
-	message = strings.NewReplacer("TOML value has type", "the value is of type", "destination has type", "it must be of type", "\n", " ").Replace(message)
-	for _, key := range Keys() {
-		if message != "" && strings.Contains(err.Error(), strconv.Quote(key)) {
-			return at(file, text, key, key+": "+message)
+// first is the mistake that stands first in the text.
+func first(file, text string, wrong []mistake) *Error {
+	all := places(text)
+	var best *Error
+	for _, m := range wrong {
+		p := find(all, m.path)
+		if best == nil || p.line < best.Line || p.line == best.Line && p.col < best.Col {
+			best = &Error{File: file, Line: p.line, Col: p.col, Text: m.text}
 		}
 	}
-	return &Error{File: file, Text: strings.ReplaceAll(err.Error(), "\n", " ")}
+	return best
 }
 
-// at finds where a key is set. The settings have no tables, so a line that
-// starts with the first part of the key is the place.
-func at(file, text, key, message string) *Error {
-	first, _, _ := strings.Cut(key, ".")
-	n := 0
-	for line := range strings.Lines(text) {
-		n++
-		rest := strings.TrimLeft(line, " \t[\"'")
-		after, found := strings.CutPrefix(rest, first)
-		if found && strings.IndexAny(after, " \t=.]\"'") == 0 {
-			return &Error{File: file, Line: n, Col: len(line) - len(rest) + 1, Text: message}
-		}
-	}
-	return &Error{File: file, Text: message}
-}
-
-// Keys lists the names of all settings.
-func Keys() []string {
-	return []string{"profile", "name", "addr", "listen", "capable", "classes", "max_voters", "log_level", "join_file", "state_dir", "hooks_dir"}
-}
-
-// check returns the first setting that is out of its range, and what is wrong.
-func (c Config) check() (key string, err error) {
+// check returns the path of the first setting that is out of its range, and
+// what is wrong.
+func (c Config) check() (path string, err error) {
 	checks := []struct {
 		key string
 		err error
@@ -189,6 +192,15 @@ func (c Config) check() (key string, err error) {
 		if check.err != nil {
 			return check.key, check.err
 		}
+	}
+	if path, err := c.checkNetwork(); err != nil {
+		return path, err
+	}
+	if key, err := c.Netboot.check(); err != nil {
+		return join("netboot", key), err
+	}
+	if key, err := c.Time.check(); err != nil {
+		return join("time", key), err
 	}
 	return "", nil
 }

@@ -4,10 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/BurntSushi/toml"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -35,21 +36,46 @@ func TestExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Classes = []string{}
+	want.Classes, want.Interconnect = []string{}, []string{}
+	want.Netboot.DNS, want.Netboot.Classes, want.Netboot.Include = []string{}, []string{}, []string{}
+	want.Time.Servers = []string{}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the documented defaults are not those of the program:\n%s", diff)
 	}
-	typ := reflect.TypeFor[Config]()
-	var tags []string
-	for i := range typ.NumField() {
-		tag := typ.Field(i).Tag.Get("toml")
-		tags = append(tags, tag)
-		if n := strings.Count("\n"+string(b), "\n"+tag+" = "); n != 1 {
-			t.Errorf("%s is set %d times in docs/ssi.toml", tag, n)
+	set := places(string(b) + "\n" + strings.ReplaceAll(uncomment(string(b)), "\n# ", "\n"))
+	for _, key := range Keys() {
+		found := false
+		for path := range set {
+			found = found || plain(path) == key
+		}
+		if !found {
+			t.Errorf("%s is not in docs/ssi.toml", key)
 		}
 	}
-	if diff := cmp.Diff(tags, Keys()); diff != "" {
-		t.Errorf("Keys differs from the type:\n%s", diff)
+}
+
+// uncomment is the example of interfaces in the documented file.
+func uncomment(text string) string {
+	_, text, _ = strings.Cut(text, "shows every setting once:\n#\n")
+	text, _, _ = strings.Cut(text, "\n\n")
+	return strings.ReplaceAll("\n"+text, "\n# ", "\n")
+}
+
+// The example of interfaces is one that is taken.
+func TestExampleInterfaces(t *testing.T) {
+	b, err := os.ReadFile("../../docs/ssi.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Parse("example", uncomment(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Interfaces) != 4 || c.Interfaces[2].Bond == nil || c.Interfaces[3].VLAN == nil {
+		t.Errorf("%+v", c.Interfaces)
+	}
+	if diff := cmp.Diff([]string{"eth0", "ic0"}, c.Interconnects()); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -96,6 +122,8 @@ func TestMistakes(t *testing.T) {
 		{"log_level = \"loud\"", "f:1:1: ", "the levels are: debug, info, warn, error"},
 		{"state_dir = \"var/lib\"", "f:1:1: ", "an absolute path"},
 		{"hooks_dir = \"/etc/../ssi\"", "f:1:1: ", "an absolute path"},
+		{"interface = 1", "f:1:1: ", "tables, each under a line [[interface]]"},
+		{"netboot = true", "f:1:1: ", "a table: [netboot]"},
 	} {
 		_, err := Parse("f", c.text)
 		var e *Error
@@ -184,16 +212,55 @@ func FuzzParse(f *testing.F) {
 	f.Add("profile = \"fast\"\n")
 	f.Add("a.b.c = [1, {x = 2}]\n")
 	f.Add("[[x]]\n")
+	f.Add("[[interface]]\nname = 'a'\naddress = [\"dhcp\", # x\n]\n[interface.vlan]\nid = 7\nparent = \"eth0\"\n")
+	f.Add("[[interface]]\nname = 'a'\nbond = {members = ['b', 'c'], miimon = 50}\nroutes = [{to='::/0'}]\n")
+	f.Add("[netboot]\nenable = true\nrange = \"10.0.0.1-10.0.0.9\"\n[time]\nservers = ['''a''']\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := Parse("f", text)
 		if err != nil {
-			if !strings.HasPrefix(err.Error(), "f:") {
+			if !strings.HasPrefix(err.Error(), "f:") || strings.HasPrefix(err.Error(), "f: ") {
 				t.Errorf("the message has no place: %v", err)
 			}
 			return
 		}
 		if key, err := c.check(); err != nil {
 			t.Errorf("%s is out of range and was taken: %v", key, err)
+		}
+		for _, n := range c.Interfaces {
+			if n.MTU < 0 || n.MTU > 65535 || n.VLAN != nil && (n.VLAN.ID < 1 || n.VLAN.ID > 4094) || n.Bond != nil && (n.Bond.Interval() < 10 || n.Bond.Interval() > 100) {
+				t.Errorf("out of range and taken: %+v", n)
+			}
+		}
+	})
+}
+
+// Every key that the decoder finds has a place.
+func FuzzPlaces(f *testing.F) {
+	f.Add("a.b.c = [1, {x = 2}]\n[\"q\"]\n[[q.r]]\ny=1\n[[q.r]]\n[q.r.s]\nz=\n")
+	f.Add("a = \"\"\"x\\\"\"\"\"\nb = [[],[[1],'\\']]#]\nc = {d.e=1979-05-27T07:32:00Z,f=[]}")
+	f.Fuzz(func(t *testing.T, text string) {
+		all := places(text)
+		for path, p := range all {
+			if p.line < 1 || p.col < 1 {
+				t.Fatalf("%q is at %+v", path, p)
+			}
+		}
+		var raw map[string]any
+		md, err := toml.Decode(text, &raw)
+		if err != nil {
+			return
+		}
+		for _, key := range md.Keys() {
+			if strings.ContainsAny(strings.Join(key, ""), `"'.[]\`) || strings.Contains(text, `\`) || slices.Contains(key, "") {
+				continue // names that no setting has
+			}
+			found := false
+			for path := range all {
+				found = found || plain(path) == strings.Join(key, ".")
+			}
+			if !found {
+				t.Errorf("%q has no place: %v", key, all)
+			}
 		}
 	})
 }
