@@ -1,0 +1,114 @@
+package kmod
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+)
+
+// maxQueue is how many events wait while a module is being loaded.
+const maxQueue = 4096
+
+// Hotplug keeps a machine's modules and links up to date with its devices.
+type Hotplug struct {
+	Loader *Loader
+	Events *Events
+	Links  *Links // nil: none are kept
+	Sys    string // "/sys"
+	Log    *slog.Logger
+}
+
+// Run loads the modules of all devices and sets the links, and then does so for
+// each device that appears, until ctx ends; it returns nil then. When events
+// were lost it looks at everything again. Events must have been opened before
+// anything else looked at devices, and is not closed.
+func (h *Hotplug) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	queue := make(chan Event, maxQueue)
+	again := make(chan struct{}, 1)
+	var reader sync.WaitGroup
+	var failed error
+	reader.Go(func() {
+		defer close(queue)
+		failed = h.read(ctx, queue, again)
+	})
+	defer reader.Wait()
+	defer cancel()
+
+	h.everything(ctx)
+	for {
+		select {
+		case <-again:
+			h.everything(ctx)
+		case e, ok := <-queue:
+			if !ok {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return failed // set before the queue was closed
+			}
+			h.handle(e)
+		}
+	}
+}
+
+// read queues events until the socket or ctx ends.
+func (h *Hotplug) read(ctx context.Context, queue chan<- Event, again chan<- struct{}) error {
+	for {
+		e, err := h.Events.Next(ctx)
+		lost := errors.Is(err, errOverflow)
+		if err != nil && !lost {
+			return err
+		}
+		if !lost {
+			select {
+			case queue <- e:
+				continue
+			default:
+			}
+		}
+		select {
+		case again <- struct{}{}:
+		default: // it will be done anyway
+		}
+	}
+}
+
+func (h *Hotplug) everything(ctx context.Context) {
+	report, err := h.Loader.Coldplug(ctx, h.Sys)
+	if err != nil && ctx.Err() == nil {
+		h.Log.Warn("loading modules for devices failed", "err", err)
+	}
+	for _, m := range report.Failed {
+		h.Log.Warn("a module failed", "device", m.For, "err", m.Err)
+	}
+	h.Log.Info("modules loaded for devices", "summary", report.Summary())
+	h.links()
+}
+
+func (h *Hotplug) handle(e Event) {
+	if e.Modalias != "" && (e.Action == "add" || e.Action == "change") {
+		all, err := h.Loader.Load(e.Modalias)
+		if err != nil && !errors.Is(err, ErrUnknown) {
+			h.Log.Warn("a module failed", "device", e.Path, "err", err)
+		}
+		for _, m := range all {
+			if m.New {
+				h.Log.Info("module loaded", "module", m.Module, "device", e.Path)
+			}
+		}
+	}
+	if e.Subsystem == "block" && e.Action != "bind" && e.Action != "unbind" {
+		h.links()
+	}
+}
+
+func (h *Hotplug) links() {
+	if h.Links == nil {
+		return
+	}
+	if err := h.Links.Update(); err != nil {
+		h.Log.Warn("the links to disks are not up to date", "err", err)
+	}
+}
