@@ -41,7 +41,7 @@ func (m *Remote) elsewhere(r *call.Request) (n id.Node, ok bool) {
 		return 0, false
 	}
 	n = m.place(id.PID(t.ID))
-	return n, n != m.self && !(manner(r) == once && m.answers.knows(r.Origin))
+	return n, n != m.self && (manner(r) != once || !m.answers.knows(r.Origin))
 }
 
 // askPlace has the node where process pid lives execute a call: first n is asked, and

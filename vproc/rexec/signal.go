@@ -122,7 +122,8 @@ const contTime = 300 * time.Millisecond
 // follow stops like the command did: with the whole process group, as a terminal
 // does it, or alone.
 func (s *caller) follow(e event) {
-	group, sig := true, e.sig
+	var group bool
+	sig := e.sig
 	switch sig {
 	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
 		group = s.term != nil || !s.placed // who stopped a placed one without a terminal stopped the others too, or not

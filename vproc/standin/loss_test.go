@@ -2,7 +2,6 @@ package standin
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -56,7 +55,7 @@ func TestEarlier(t *testing.T) {
 	if len(standIns()) != 2 {
 		t.Fatalf("stand-ins: %v", standIns())
 	}
-	endEarlier(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	endEarlier(slog.New(slog.DiscardHandler))
 	if left := standIns(); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}

@@ -157,10 +157,10 @@ func (w *worker) do(ctx context.Context, job string, o order) (samples, error) {
 func (w *worker) close() {
 	_ = w.in.Close()
 	select {
-	case _ = <-w.ended: // how is no matter here
+	case <-w.ended: // how is no matter here
 	case <-time.After(endTime):
 		w.stop() // it is hung up
-		_ = <-w.ended
+		<-w.ended
 	}
 	w.stop()
 	_ = w.out.Close()
