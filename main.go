@@ -9,13 +9,16 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"ssi/applet"
 	pid1 "ssi/init"
+	"ssi/init/boot"
 	"ssi/internal/config"
 	"ssi/lab"
 	"ssi/vproc/procfs"
@@ -32,6 +35,11 @@ func main() { os.Exit(run(os.Args)) }
 func run(args []string) int {
 	if status, ok := lab.RunRole(args); ok {
 		return status
+	}
+	if pid1.ByKernel(args, func(name string) bool {
+		return slices.ContainsFunc(table(), func(e applet.Entry) bool { return e.Name == name })
+	}) {
+		return runInit()
 	}
 	env := applet.System(args, version)
 	env.Exec = execOn
@@ -50,7 +58,11 @@ func table() []applet.Entry {
 		Name: "lab", Short: "run a cluster of several nodes on this machine", Group: applet.GroupTools, New: labCommand, NoLink: true,
 	})
 	entries = append(entries,
-		role("init", "process 1 of a node: starts and restarts the others", func([]string) int { return pid1.Run(pid1.Options{Mount: []string{"mount"}}) }),
+		role("init", "process 1 of a node: starts and restarts the others", func([]string) int { return runInit() }),
+		role("boot", "starts and ends the machine, for process 1", func(args []string) int {
+			return boot.Run(boot.Options{Log: boot.RoleLog("boot", slog.LevelInfo)}, args)
+		}),
+		role("getty", "serves a login on a console", func(args []string) int { return boot.RunGetty(boot.RoleLog("getty", slog.LevelInfo), args) }),
 		role("node", "the node daemon", func([]string) int { return runNode(version) }),
 		role("mount", "serves the clusterwide /proc", func([]string) int { return procfs.Run(roleLog("mount", "info")) }),
 		role("spawn", "creates the processes of users", func([]string) int { return runSpawn() }),
@@ -58,6 +70,11 @@ func table() []applet.Entry {
 		role(ptrace.SurrogateRole, "stands for a program that rexecve started on another node", runSurrogate),
 	)
 	return entries
+}
+
+// runInit is the role init.
+func runInit() int {
+	return pid1.Run(pid1.Options{Mount: []string{"mount"}, Boot: []string{"boot"}, Getty: []string{"getty"}})
 }
 
 // runSpawn is the role spawn.

@@ -122,8 +122,8 @@ type box struct {
 	log *bytes.Buffer
 }
 
-// boot starts the role init; namespace tells whether as process 1.
-func boot(t *testing.T, namespace bool) *box {
+// start starts the role init; namespace tells whether as process 1.
+func start(t *testing.T, namespace bool) *box {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: it makes PID namespaces")
@@ -199,7 +199,7 @@ func (x *box) want(line, answer string) {
 }
 
 func TestNodeRestartsAndFilesStay(t *testing.T) {
-	x := boot(t, true)
+	x := start(t, true)
 	x.want("take nothing", "none")
 	x.want("put one", "ok")
 	for i := range 3 {
@@ -222,7 +222,7 @@ func TestNodeRestartsAndFilesStay(t *testing.T) {
 }
 
 func TestExitsAreReported(t *testing.T) {
-	x := boot(t, true)
+	x := start(t, true)
 	x.want("orphan", "ok")
 	x.until("the exit of an orphan is reported", func() bool {
 		return strings.Contains(x.read("exits"), " "+strconv.Itoa(7<<8)+"\n")
@@ -230,7 +230,7 @@ func TestExitsAreReported(t *testing.T) {
 }
 
 func TestSpawnRestarts(t *testing.T) {
-	x := boot(t, true)
+	x := start(t, true)
 	for range 2 {
 		x.want("respawn", "ok")
 	}
@@ -241,7 +241,7 @@ func TestMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector multiplies the memory of a process")
 	}
-	x := boot(t, true)
+	x := start(t, true)
 	for range 20 {
 		x.want("orphan", "ok")
 	}
@@ -271,7 +271,7 @@ func TestEnds(t *testing.T) {
 		{"not process 1", false, func(x *box) { _ = x.cmd.Process.Signal(unix.SIGTERM) }, func(ws syscall.WaitStatus) bool { return ws.Exited() && ws.ExitStatus() == 0 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			x := boot(t, c.namespace)
+			x := start(t, c.namespace)
 			if c.namespace {
 				x.want("double", "ok")
 			}

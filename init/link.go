@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,10 +19,34 @@ import (
 // answerTime is how long the node role may leave its answers unread.
 const answerTime = 5 * time.Second
 
-// request is what the node role asks of the main loop.
+// request is what the node role, or the role boot, asks of the main loop.
 type request struct {
-	op     keeper.Op
-	ending keeper.Ending
+	op  keeper.Op
+	arg string
+}
+
+// rights are what a role may ask besides keeping files.
+type rights int
+
+const (
+	keepsFiles    rights = iota // nothing
+	runsNode                    // OpEnd, OpRespawn; it is told of exits and files
+	startsMachine               // OpEnd, OpSwitchRoot, OpWatchdog
+)
+
+// may reports whether a role may ask this, and whether its argument is in range.
+func (r rights) may(op keeper.Op, arg string) bool {
+	switch op {
+	case keeper.OpEnd:
+		return r != keepsFiles && len(arg) == 1 && arg[0] >= byte(keeper.Halt) && arg[0] <= byte(keeper.Kexec)
+	case keeper.OpRespawn:
+		return r == runsNode
+	case keeper.OpSwitchRoot:
+		return r == startsMachine && strings.HasPrefix(arg, "/") && !strings.ContainsRune(arg, 0)
+	case keeper.OpWatchdog:
+		return r == startsMachine && len(arg) == 4
+	}
+	return false
 }
 
 // link is the connection to one life of the node role, or of a role that only
@@ -31,14 +56,14 @@ type link struct {
 	log      *slog.Logger
 	store    *store
 	ring     *ring
-	requests chan<- request // nil: not the node role
+	requests chan<- request
+	rights   rights
 	stop     chan struct{}
 	wg       sync.WaitGroup
 }
 
-// newLink makes the connection and returns the role's end of it. A role without
-// requests gets no reports; the node role is told what it leaves here.
-func newLink(log *slog.Logger, s *store, r *ring, requests chan<- request) (*link, *os.File, error) {
+// newLink makes the connection and returns the role's end of it.
+func newLink(log *slog.Logger, s *store, r *ring, requests chan<- request, may rights) (*link, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
@@ -50,9 +75,9 @@ func newLink(log *slog.Logger, s *store, r *ring, requests chan<- request) (*lin
 		_ = theirs.Close()
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}
-	l := &link{conn: c.(*net.UnixConn), log: log, store: s, ring: r, requests: requests, stop: make(chan struct{})}
+	l := &link{conn: c.(*net.UnixConn), log: log, store: s, ring: r, requests: requests, rights: may, stop: make(chan struct{})}
 	l.wg.Go(func() { l.safely("read", l.read) })
-	if requests != nil {
+	if may == runsNode {
 		l.wg.Go(func() { l.safely("report", l.report) })
 	}
 	return l, theirs, nil
@@ -104,7 +129,7 @@ func (l *link) serve(b []byte, files []*os.File) error {
 	case op == keeper.OpPut && len(files) == 1:
 		result = l.store.put(arg, files[0])
 		files = nil
-		if result == keeper.Done && l.requests == nil {
+		if result == keeper.Done && l.rights == keepsFiles {
 			l.ring.tellKept()
 		}
 	case op == keeper.OpTake:
@@ -121,12 +146,8 @@ func (l *link) serve(b []byte, files []*os.File) error {
 		return l.send(append(keeper.Answer(keeper.Done), name...), nil)
 	case op == keeper.OpDrop:
 		l.store.drop(arg)
-	case l.requests == nil: // what follows only the node role may
-		result = keeper.BadRequest
-	case op == keeper.OpRespawn:
-		result = l.pass(request{op: op})
-	case op == keeper.OpEnd && len(arg) == 1 && arg[0] >= byte(keeper.Halt) && arg[0] <= byte(keeper.Reboot):
-		result = l.pass(request{op: op, ending: keeper.Ending(arg[0])})
+	case l.rights.may(op, arg):
+		result = l.pass(request{op, arg})
 	default:
 		result = keeper.BadRequest
 	}

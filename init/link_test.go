@@ -24,8 +24,8 @@ func TestFilesOfOtherRoles(t *testing.T) {
 	s, r := &store{files: map[string]*os.File{}}, &ring{more: make(chan struct{}, 1)}
 	defer s.close()
 	requests := make(chan request, 1)
-	open := func(requests chan<- request) (*keeper.Client, func()) {
-		l, theirs, err := newLink(log, s, r, requests)
+	open := func(may rights) (*keeper.Client, func()) {
+		l, theirs, err := newLink(log, s, r, requests, may)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,8 +38,8 @@ func TestFilesOfOtherRoles(t *testing.T) {
 			l.close()
 		}
 	}
-	node, endNode := open(requests)
-	spawn, endSpawn := open(nil)
+	node, endNode := open(runsNode)
+	spawn, endSpawn := open(keepsFiles)
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, []byte("kept"), 0o600); err != nil {
 		t.Fatal(err)
@@ -78,9 +78,9 @@ func TestFilesOfOtherRoles(t *testing.T) {
 	}
 	endSpawn()
 	endNode()
-	node, endNode = open(requests)
+	node, endNode = open(runsNode)
 	defer endNode()
-	spawn, endSpawn = open(nil)
+	spawn, endSpawn = open(keepsFiles)
 	defer endSpawn()
 	if names, err := spawn.Names(""); err != nil || !slices.Equal(names, []string{"api", "gate.a", "gate.b", "view"}) {
 		t.Errorf("%v, %v", names, err)

@@ -25,7 +25,9 @@ const (
 type role struct {
 	name     string
 	args     []string
-	oomScore int // oom_score_adj(5): -1000 never killed, 0 like any program
+	oomScore int  // oom_score_adj(5): -1000 never killed, 0 like any program
+	ends     bool // that it ends is no news
+	off      bool // not started any more
 
 	pid     int // 0: not running
 	started time.Time

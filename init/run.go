@@ -1,6 +1,7 @@
 package pid1
 
 import (
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"math"
@@ -14,16 +15,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ssi/init/boot"
 	"ssi/internal/keeper"
 	"ssi/internal/sys"
 )
 
 // Signals by which systemctl(1), halt(8) and the like address process 1:
-// SIGRTMIN+3, +4 and +5 of systemd(1); SIGRTMIN is 34 in the C library.
+// SIGRTMIN+3 to +6 of systemd(1); SIGRTMIN is 34 in the C library.
 const (
 	sigHalt     = unix.Signal(34 + 3)
 	sigPowerOff = unix.Signal(34 + 4)
 	sigReboot   = unix.Signal(34 + 5)
+	sigKexec    = unix.Signal(34 + 6)
 )
 
 // Options are the settings of the role.
@@ -32,10 +35,15 @@ type Options struct {
 	Node     []string     // arguments that make it the node role; default {"node"}
 	Spawn    []string     // arguments that make it the spawn role; default {"spawn"}
 	Mount    []string     // arguments that make it the mount role; without them there is none
+	Boot     []string     // arguments that make it the role boot; without them a machine starts without it
+	Getty    []string     // arguments, besides the terminal, that make it the role getty; without them there is none
+	Services []Service    // more roles of a machine that was started by Boot
 	Hostname string       // set if this is process 1 and it is not empty
 	RunDir   string       // default /run/ssi
 	Cgroup   string       // name of the cgroup made for the spawn role; default "ssi"
-	Log      *slog.Logger // default: standard error
+	Log      *slog.Logger // default: the kernel's log on a machine of its own, else standard error
+
+	testBoot bool // Boot also in a PID namespace
 }
 
 // initd is the state of the role; only the goroutine of Run uses it, except for
@@ -44,6 +52,8 @@ type initd struct {
 	o        Options
 	log      *slog.Logger
 	isInit   bool
+	machine  bool     // process 1 of the machine and not of a PID namespace
+	certain  bool     // machine is known and not only feared
 	mounts   []string // what this process mounted
 	cgroup   cgroup
 	listener *os.File // the socket of the spawn role
@@ -58,8 +68,18 @@ type initd struct {
 	mount    *role         // nil: none
 	spawn    *role
 	node     *role
-	roles    []*role       // all of them, in the order of their start
+	roles    []*role   // all of them, in the order of their start
+	starting *starting // nil: the machine has started
+	watchdog watchdog
 	ending   keeper.Ending // not 0: the machine is being ended
+}
+
+// ByKernel reports whether the kernel started this program as process 1 of a
+// machine: neither its name nor its first argument is one of the commands. The
+// kernel passes words on that it does not know, such as splash.
+func ByKernel(args []string, command func(name string) bool) bool {
+	name := filepath.Base(args[0])
+	return os.Getpid() == 1 && os.Getppid() == 0 && (name == "init" || !command(name)) && (len(args) < 2 || !command(args[1]))
 }
 
 // Run is the role init. As process 1 it ends with the machine, or with the PID
@@ -98,11 +118,12 @@ func newInitd(o Options) *initd {
 	if o.Cgroup == "" {
 		o.Cgroup = "ssi"
 	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	d := &initd{
-		o: o, log: o.Log, isInit: os.Getpid() == 1,
+		o: o, log: log, isInit: os.Getpid() == 1,
 		store:    &store{files: map[string]*os.File{}},
 		ring:     &ring{more: make(chan struct{}, 1)},
 		requests: make(chan request, 1),
@@ -133,7 +154,7 @@ func (d *initd) safely(op string, f func()) {
 // prepare makes everything the roles need. What fails is logged; the node may
 // still be of use without it.
 func (d *initd) prepare() {
-	signal.Notify(d.signals, unix.SIGTERM, unix.SIGINT, unix.SIGPWR, sigHalt, sigPowerOff, sigReboot)
+	signal.Notify(d.signals, unix.SIGTERM, unix.SIGINT, unix.SIGPWR, sigHalt, sigPowerOff, sigReboot, sigKexec)
 	// A log that nobody reads any more must cost an error and not this process;
 	// a handler, unlike ignoring, is not inherited by the roles.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
@@ -147,6 +168,10 @@ func (d *initd) prepare() {
 	if d.isInit {
 		var err error
 		d.mounts, err = mountBasics(basics())
+		d.machine, d.certain = wholeMachine()
+		if d.machine {
+			note(d.useConsole())
+		}
 		note(err)
 		// What is mounted later appears in the view of the users, too.
 		note(unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""))
@@ -154,7 +179,7 @@ func (d *initd) prepare() {
 			note(unix.Sethostname([]byte(d.o.Hostname)))
 		}
 		note(loopbackUp())
-		if d.wholeMachine() { // Ctrl-Alt-Del becomes SIGINT to process 1
+		if d.machine { // Ctrl-Alt-Del becomes SIGINT to process 1
 			note(unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF))
 		}
 	} else {
@@ -170,6 +195,7 @@ func (d *initd) prepare() {
 		d.log.Info("users may use up all PIDs of this node", "op", "cgroup", "err", err)
 	}
 	note(d.listen())
+	d.prepareStart()
 	go d.watchChildren()
 }
 
@@ -222,7 +248,7 @@ func (d *initd) prepareSpawn() ([]*os.File, []string, func(), error) {
 			return nil, nil, nil, err
 		}
 	}
-	l, theirs, err := newLink(d.log, d.store, d.ring, nil)
+	l, theirs, err := newLink(d.log, d.store, d.ring, d.requests, keepsFiles)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -239,7 +265,7 @@ func (d *initd) prepareSpawn() ([]*os.File, []string, func(), error) {
 // prepareMount gives the mount role a link by which it leaves its file system
 // here, and takes it again in its next life.
 func (d *initd) prepareMount() ([]*os.File, []string, func(), error) {
-	l, theirs, err := newLink(d.log, d.store, d.ring, nil)
+	l, theirs, err := newLink(d.log, d.store, d.ring, d.requests, keepsFiles)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -247,7 +273,7 @@ func (d *initd) prepareMount() ([]*os.File, []string, func(), error) {
 }
 
 func (d *initd) prepareNode() ([]*os.File, []string, func(), error) {
-	l, theirs, err := newLink(d.log, d.store, d.ring, d.requests)
+	l, theirs, err := newLink(d.log, d.store, d.ring, d.requests, runsNode)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -263,24 +289,33 @@ func (d *initd) prepareNode() ([]*os.File, []string, func(), error) {
 func (d *initd) startRoles() {
 	now := time.Now()
 	for _, r := range d.roles {
-		if r.pid == 0 && !now.Before(r.due) {
+		if r.pid == 0 && !r.off && !now.Before(r.due) {
 			if err := r.start(d.o.Exe, now); err != nil {
 				d.log.Error("role does not start", "op", r.name, "again_in", r.delay, "err", err)
 			}
-			select {
-			case d.forked <- struct{}{}:
-			default:
-			}
+			d.tellForked()
 		}
+	}
+}
+
+// tellForked wakes watchChildren where there were no children.
+func (d *initd) tellForked() {
+	select {
+	case d.forked <- struct{}{}:
+	default:
 	}
 }
 
 // step starts what is due, waits for one event and acts on it.
 func (d *initd) step() {
+	if d.starting != nil && d.starting.over {
+		d.afterBoot()
+	}
 	d.startRoles()
-	wait := time.Hour
+	d.watchdog.ping(time.Now())
+	wait := d.watchdog.wait(time.Now())
 	for _, r := range d.roles {
-		if r.pid == 0 {
+		if r.pid == 0 && !r.off {
 			wait = min(wait, time.Until(r.due))
 		}
 	}
@@ -292,13 +327,27 @@ func (d *initd) step() {
 	case s := <-d.signals:
 		d.signalled(s)
 	case r := <-d.requests:
-		switch r.op {
-		case keeper.OpRespawn:
-			d.spawn.signal(unix.SIGKILL)
-		case keeper.OpEnd:
-			d.end(r.ending, "node role")
-		}
+		d.requested(r)
 	case <-t.C:
+	}
+}
+
+// requested carries out what a role may ask.
+func (d *initd) requested(r request) {
+	switch r.op {
+	case keeper.OpRespawn:
+		d.spawn.signal(unix.SIGKILL)
+	case keeper.OpEnd:
+		d.end(keeper.Ending(r.arg[0]), "a role")
+	case keeper.OpSwitchRoot:
+		if d.starting != nil {
+			d.starting.newRoot = r.arg
+		}
+	case keeper.OpWatchdog:
+		t := time.Duration(binary.BigEndian.Uint32([]byte(r.arg))) * time.Second
+		if err := d.watchdog.open(watchdogFile, t); err != nil {
+			d.log.Error("no watchdog", "op", "watchdog", "err", err)
+		}
 	}
 }
 
@@ -308,6 +357,8 @@ func (d *initd) signalled(s os.Signal) {
 		d.end(keeper.Halt, "signal")
 	case sigReboot:
 		d.end(keeper.Reboot, "signal")
+	case sigKexec:
+		d.end(keeper.Kexec, "signal")
 	case unix.SIGINT: // Ctrl-Alt-Del
 		if d.isInit {
 			d.end(keeper.Reboot, "signal")
@@ -347,7 +398,11 @@ func (d *initd) reap() (left bool) {
 			}
 		} else if ws.Exited() || ws.Signaled() {
 			r.exited(time.Now())
-			if d.ending == 0 {
+			r.off = r.ends && ws.Exited() && ws.ExitStatus() == boot.StatusNoLogin
+			if d.starting != nil && r == d.starting.role {
+				d.starting.over, d.starting.status = true, ws
+				r.off = false
+			} else if d.ending == 0 && !r.ends {
 				d.log.Warn("role ended", "op", r.name, "pid", pid, "err", describe(ws), "again_in", r.delay)
 			}
 		}
@@ -363,11 +418,11 @@ func (d *initd) roleOf(pid int) *role {
 	return nil
 }
 
-// wholeMachine reports whether this is process 1 of the machine and not of a
-// PID namespace, by the inode number that PROC_PID_INIT_INO in the kernel's
-// proc_ns.h gives the first one.
-func (d *initd) wholeMachine() bool {
+// wholeMachine reports whether this is process 1 of the machine and not of a PID
+// namespace, by the inode number that PROC_PID_INIT_INO in the kernel's proc_ns.h
+// gives the first one. Without /proc it is not certain, and taken for one.
+func wholeMachine() (is, certain bool) {
 	const first = 0xEFFFFFFC
 	to, err := os.Readlink("/proc/self/ns/pid")
-	return d.isInit && err == nil && to == "pid:["+strconv.Itoa(first)+"]"
+	return os.Getpid() == 1 && (err != nil || to == "pid:["+strconv.Itoa(first)+"]"), err == nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ssi/init/boot"
 	"ssi/internal/keeper"
 )
 
@@ -14,6 +15,9 @@ const (
 	termTime = 5 * time.Second  // processes end after SIGTERM
 	killTime = 2 * time.Second  // processes end after SIGKILL
 	syncTime = 10 * time.Second // file systems are written
+	saveTime = 5 * time.Second  // what the next start needs is saved
+	pingTime = time.Second      // the watchdog is looked at
+	endTime  = time.Minute      // swap is read back, file systems are unmounted
 )
 
 // shutdown ends everything: the node role first, while the rest still works.
@@ -22,6 +26,9 @@ func (d *initd) shutdown() {
 	if !d.await(nodeTime, func(bool) bool { return d.node.pid == 0 }) {
 		d.log.Warn("the node role did not end", "op", "shutdown", "after", nodeTime)
 		d.node.signal(unix.SIGKILL)
+	}
+	if d.machine && len(d.o.Boot) > 0 {
+		d.helper(saveTime, boot.ArgSave)
 	}
 	none := func(left bool) bool { return !left }
 	if d.isInit { // -1 is every process of the machine, or of the namespace, except this one
@@ -44,6 +51,9 @@ func (d *initd) shutdown() {
 		d.log.Warn("processes do not end", "op", "shutdown")
 	}
 	d.cgroup.remove()
+	if d.machine && len(d.o.Boot) > 0 {
+		d.helper(endTime, boot.ArgEnd)
+	}
 }
 
 // await reaps until done, which is told whether there are children, or until the
@@ -51,10 +61,13 @@ func (d *initd) shutdown() {
 func (d *initd) await(limit time.Duration, done func(left bool) bool) bool {
 	t := time.NewTimer(limit)
 	defer t.Stop()
+	ping := time.NewTicker(pingTime)
+	defer ping.Stop()
 	for {
 		if done(d.reap()) {
 			return true
 		}
+		d.watchdog.ping(time.Now())
 		select {
 		case <-d.children:
 			if done(d.lookAtChildren()) {
@@ -62,6 +75,7 @@ func (d *initd) await(limit time.Duration, done func(left bool) bool) bool {
 			}
 		case <-d.signals: // another request to end changes nothing
 		case <-d.requests:
+		case <-ping.C:
 		case <-t.C:
 			return false
 		}
@@ -78,23 +92,45 @@ func (d *initd) exit() int {
 		unix.Sync()
 		close(synced)
 	}()
-	select {
-	case <-synced:
-	case <-time.After(syncTime):
+	if !d.waitFor(synced, syncTime) {
 		d.log.Error("file systems are not written", "op", "sync", "after", syncTime)
 	}
-	unmount(d.mounts)
-	if d.wholeMachine() {
+	if d.machine && d.certain {
 		_ = unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	} else {
+		unmount(d.mounts)
 	}
+	d.watchdog.close()
 	err := unix.Reboot(rebootCommand(d.ending))
+	if d.ending == keeper.Kexec {
+		d.log.Error("no kernel was loaded for kexec: an ordinary reboot follows", "op", d.ending.String(), "err", err)
+		err = unix.Reboot(rebootCommand(keeper.Reboot))
+	}
 	d.log.Error("the kernel refuses to end the machine", "op", d.ending.String(), "err", err)
-	if d.wholeMachine() { // returning would be a kernel panic
+	if d.machine { // returning would be a kernel panic
 		for {
 			time.Sleep(time.Hour)
 		}
 	}
 	return 1
+}
+
+// waitFor waits for done, at most limit, while the watchdog is fed.
+func (d *initd) waitFor(done <-chan struct{}, limit time.Duration) bool {
+	end := time.NewTimer(limit)
+	defer end.Stop()
+	ping := time.NewTicker(pingTime)
+	defer ping.Stop()
+	for {
+		d.watchdog.ping(time.Now())
+		select {
+		case <-done:
+			return true
+		case <-ping.C:
+		case <-end.C:
+			return false
+		}
+	}
 }
 
 func rebootCommand(e keeper.Ending) int {
@@ -103,6 +139,8 @@ func rebootCommand(e keeper.Ending) int {
 		return unix.LINUX_REBOOT_CMD_HALT
 	case keeper.Reboot:
 		return unix.LINUX_REBOOT_CMD_RESTART
+	case keeper.Kexec:
+		return unix.LINUX_REBOOT_CMD_KEXEC
 	}
 	return unix.LINUX_REBOOT_CMD_POWER_OFF
 }

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -213,6 +214,22 @@ func (c *Client) Drop(name string) error {
 // has begun; SIGTERM to this process follows.
 func (c *Client) Shutdown(e Ending) error {
 	_, err := c.ask(OpEnd, string([]byte{byte(e)}), nil)
+	return err
+}
+
+// SwitchRoot has PID 1 make the new root file system, which is mounted, the root
+// and execute this program of it, as soon as the calling role, boot, has ended
+// with status 0.
+func (c *Client) SwitchRoot(program string) error {
+	_, err := c.ask(OpSwitchRoot, program, nil)
+	return err
+}
+
+// Watchdog has PID 1 arm the hardware watchdog: it resets the machine when PID 1
+// is silent for t, from a second up. Only the role boot may ask.
+func (c *Client) Watchdog(t time.Duration) error {
+	seconds := uint32(max(t/time.Second, 1))
+	_, err := c.ask(OpWatchdog, string(binary.BigEndian.AppendUint32(nil, seconds)), nil)
 	return err
 }
 

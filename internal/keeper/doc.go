@@ -4,7 +4,8 @@
 // PID 1 keeps file descriptors under names, so that listening sockets outlive
 // a crash of the node role, and the gate's listeners that of spawn, too. To the
 // node role alone it reports every process it reaped, and that another role left
-// a file; and it ends the machine in order when the node role asks. The connection is one end of a socketpair
+// a file; and it ends the machine in order when the node role or the role boot
+// asks. The connection is one end of a socketpair
 // (SOCK_SEQPACKET) that PID 1 makes anew for each start of a role and
 // passes as the descriptor that FDEnv names, so a message can never come from a
 // stranger, and the end of either side is seen by the other.
@@ -52,15 +53,18 @@ const (
 // Op is what a role asks of PID 1: the first byte of a request.
 type Op byte
 
-// The requests. All but OpEnd and OpRespawn, which only the node role may make,
-// are followed by a name.
+// The requests. Those about files, which every role may make, are followed by a
+// name.
 const (
 	OpPut     Op = 'P' // keep the file that comes with it
 	OpTake    Op = 'T' // the answer brings the file
 	OpNext    Op = 'N' // the answer brings the first kept name after this one, in the order of bytes
 	OpDrop    Op = 'D'
-	OpEnd     Op = 'E' // followed by an Ending
-	OpRespawn Op = 'S' // kill the spawn role, which then starts anew
+	OpEnd     Op = 'E' // followed by an Ending; of the roles node and boot
+	OpRespawn Op = 'S' // kill the spawn role, which then starts anew; of the node role
+
+	OpSwitchRoot Op = 'R' // followed by the path of the init in the new root; of the role boot
+	OpWatchdog   Op = 'W' // followed by seconds, 4 bytes; of the role boot
 )
 
 // Result is the second byte of an answer.
@@ -103,6 +107,7 @@ const (
 	Halt Ending = iota + 1
 	PowerOff
 	Reboot
+	Kexec // into the kernel that was loaded; a reboot if none was
 )
 
 // String is the ending in words.
@@ -114,6 +119,8 @@ func (e Ending) String() string {
 		return "power off"
 	case Reboot:
 		return "reboot"
+	case Kexec:
+		return "kexec"
 	}
 	return "unknown ending"
 }

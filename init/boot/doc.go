@@ -1,0 +1,34 @@
+// Package boot is what a machine of ssi does between the kernel and the roles, and
+// at its end: the roles boot and getty. PID 1 runs them as processes of their own,
+// since everything here may fail or hang: it reads files, waits for devices, runs
+// fsck(8).
+//
+// The role boot (Run) carries out a table of steps, one after the other: initramfs
+// when the machine goes on in another root, system in its root. Each has a
+// time limit, or shows its progress. A step that fails is reported and left, or, if it
+// is fatal, leads to a shell on the console that says why, and is tried again when that
+// ends. Every step may be repeated: what is done already is left alone, so PID 1 starts
+// the role again when it crashed. The console and the file ReportFile in the run
+// directory tell the phases with their times (Report). With ArgSave and ArgEnd it is the
+// end of the machine: the time and a random seed are saved, swap areas and file
+// systems let go; what holds one is named.
+//
+// The role getty (RunGetty) becomes agetty(8), or asks for Enter and starts a shell
+// of root where nobody has a password.
+//
+// Parameters of the kernel command line: ssi.hostname=, ssi.swap=DEVICE,…,
+// ssi.watchdog=SECONDS|off, ssi.console=shell, ssi.emergency; root=, rootfstype=,
+// rootflags=, rootdelay=, ro, rw, init=, quiet, emergency, fsck.mode=auto|force|skip as
+// elsewhere. ParseCommandLine gives the others to their users.
+//
+// Goroutines: runner.attempt has one for the step, and waits for it but for a step
+// that the kernel does not let end; within likewise. Both end with the process.
+// Locks: runner.mu is held while the report is changed or written; kmsgSink.mu while a
+// line of the log is written; neither while another is taken.
+//
+// Limits: the constants max…, and those of the steps in the tables.
+//
+// It must never serve anything, outlive the start, credit a random seed twice,
+// mount for writing what fsck(8) refused, or give a shell without a password to
+// others than those at the console of a machine where root has none.
+package boot
