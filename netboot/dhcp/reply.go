@@ -100,14 +100,14 @@ const (
 )
 
 // fit leaves out what a machine can do without until the reply is no longer than
-// the machine takes (option 57).
+// the machine takes (option 57), or nothing of that is left.
 func fit(m *dhcpv4.DHCPv4, request *dhcpv4.DHCPv4) {
 	limit := minMessage
 	if b := request.Options.Get(dhcpv4.GenericOptionCode(57)); len(b) == 2 {
 		limit = max(limit, min(maxPacket, int(binary.BigEndian.Uint16(b))))
 	}
 	limit -= ipUDP
-	for _, code := range []uint8{42, 15, 66, 28, 12, 6} {
+	for _, code := range []uint8{42, 15, 66, 28, 58, 59, 12, 6} {
 		if optionsSize(m.Options)+fixedPart <= limit {
 			return
 		}
