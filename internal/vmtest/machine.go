@@ -18,8 +18,8 @@ type Machine struct {
 	runs int
 }
 
-// On switches the machine on.
-func (m *Machine) On() {
+// Start switches the machine on.
+func (m *Machine) Start() {
 	m.t.Helper()
 	ctx, cancel := within(m.t)
 	defer cancel()
