@@ -1,0 +1,230 @@
+package kmod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fakeKernel takes modules, some with an error, and runs a hook after each.
+type fakeKernel struct {
+	mu     sync.Mutex
+	log    []string
+	errs   map[string]error
+	loaded func(name string)
+}
+
+func (k *fakeKernel) Insert(file, params string) error {
+	name := fileName(file)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.log = append(k.log, strings.TrimSpace(name+" "+params))
+	if k.loaded != nil {
+		k.loaded(name)
+	}
+	return k.errs[name]
+}
+
+func (k *fakeKernel) calls() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return strings.Join(k.log, "; ")
+}
+
+func TestLoad(t *testing.T) {
+	rules := NewRules()
+	rules.AddFile("test.conf", "options nf_conntrack hashsize=9\ninstall of /bin/true\n")
+	k := &fakeKernel{errs: map[string]error{"crc32c_intel": unix.ENODEV, "nf_defrag": unix.EEXIST, "e1000": unix.ENOEXEC}}
+	l := NewLoader(open(t, sample(t)), rules, k)
+	all, err := l.Load("ip_vs", "conn_tab_bits=8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := k.calls(), "crc32c_intel; crc32c_generic; libcrc32c; nf_defrag; nf_conntrack hashsize=9; ip_vs conn_tab_bits=8"; got != want {
+		t.Errorf("loaded %q, want %q", got, want)
+	}
+	if all[0].Err == nil || all[0].Needed || all[3].New || all[3].Err != nil || !all[5].New {
+		t.Errorf("results: %+v", all)
+	}
+	if _, err := l.Load("libcrc32c"); err != nil || strings.Count(k.calls(), "libcrc32c") != 1 {
+		t.Errorf("again: %v, %s", err, k.calls())
+	}
+	if _, err := l.Load("e1000"); !errors.Is(err, unix.ENOEXEC) || !strings.Contains(err.Error(), "damaged or made for another kernel") {
+		t.Errorf("bad module: %v", err)
+	}
+	if _, err := l.Load("of"); err == nil || !strings.Contains(err.Error(), "test.conf:2: install of /bin/true") {
+		t.Errorf("refused: %v", err)
+	}
+	if _, err := l.Load("nosuch"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("unknown: %v", err)
+	}
+}
+
+// sysfs makes devices below a new sys.
+func sysfs(t *testing.T, devices map[string]string) string {
+	t.Helper()
+	sys := t.TempDir()
+	for path, alias := range devices {
+		plug(t, sys, path, alias)
+	}
+	return sys
+}
+
+func plug(t *testing.T, sys, path, alias string) {
+	t.Helper()
+	dir := filepath.Join(sys, "devices", path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "modalias"), []byte(alias+"\n"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The driver of one device brings another one, and what fails keeps nothing else.
+func TestColdplug(t *testing.T) {
+	sys := sysfs(t, map[string]string{
+		"pci0/1": "pci:v00008086d0000100Esvsdbcsci", "pci0/2": "virtio:d00000002v00001AF4", "cpu": "cpu:type:x86,ven0fam6:feature:,0094,", "x": "nobody:knows",
+	})
+	k := &fakeKernel{errs: map[string]error{"crc32c_intel": unix.ENODEV}}
+	k.loaded = func(name string) {
+		if name == "e1000" {
+			plug(t, sys, "pci0/1/child", "of:NethT(null)Cacme,nic/v2")
+		}
+	}
+	l := NewLoader(open(t, sample(t)), nil, k)
+	r, err := l.Coldplug(t.Context(), sys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := k.calls(); got != "crc32c_intel; e1000; of" {
+		t.Errorf("loaded %s", got)
+	}
+	if r.Summary() != "5 devices, 2 modules loaded, 1 failed" || r.Unmatched != 1 {
+		t.Errorf("report: %s, %+v", r.Summary(), r)
+	}
+	if len(r.Failed) != 1 || r.Failed[0].For != "/devices/cpu" || !errors.Is(r.Failed[0].Err, unix.ENODEV) {
+		t.Errorf("failed: %+v", r.Failed)
+	}
+	if len(r.Loaded) != 2 || r.Loaded[1].For != "/devices/pci0/1/child" {
+		t.Errorf("loaded: %+v", r.Loaded)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.Coldplug(ended, sys); !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
+	}
+	if _, err := l.Coldplug(t.Context(), filepath.Join(sys, "nosuch")); err == nil {
+		t.Error("no error without sysfs")
+	}
+}
+
+func TestParseEvent(t *testing.T) {
+	e, err := ParseEvent([]byte("add@/devices/a/b\x00ACTION=add\x00DEVPATH=/devices/a/b\x00SUBSYSTEM=block\x00MODALIAS=x:y=z\x00DEVNAME=sda1\x00DEVTYPE=partition\x00SEQNUM=7\x00"))
+	if want := (Event{"add", "/devices/a/b", "block", "x:y=z", "sda1", "partition"}); err != nil || e != want {
+		t.Errorf("%+v, %v", e, err)
+	}
+	for _, bad := range []string{"", "add@/x", "libudev\x00\xfe", "@/x\x00", "add@x\x00", "add@/x\x00ACTION=remove\x00", "add@/x\x00DEVPATH=/y\x00",
+		"add@/x\x00" + strings.Repeat("A=1\x00", maxKeys+1), "add@/x\x00" + strings.Repeat("x", maxEvent)} {
+		if e, err := ParseEvent([]byte(bad)); err == nil {
+			t.Errorf("%.40q is %+v", bad, e)
+		}
+	}
+}
+
+func FuzzParseEvent(f *testing.F) {
+	f.Add([]byte("add@/devices/a\x00ACTION=add\x00MODALIAS=x\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if e, err := ParseEvent(b); err == nil && (e.Action == "" || e.Path == "") {
+			t.Errorf("%q is %+v", b, e)
+		}
+	})
+}
+
+// A socket that another process sends to gives nothing; a closed one ends Run.
+func TestHotplug(t *testing.T) {
+	events, err := Listen()
+	if err != nil {
+		t.Skipf("no socket for kernel events: %v", err)
+	}
+	defer events.Close()
+	sys := sysfs(t, map[string]string{"a": "pci:v00008086d0000100Esvsdbcsci"})
+	done := make(chan struct{})
+	k := &fakeKernel{loaded: func(string) { close(done) }}
+	h := &Hotplug{Loader: NewLoader(open(t, sample(t)), nil, k), Events: events, Sys: sys, Log: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- h.Run(ctx) }()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("the module of a device that was there is not loaded")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+// The events of a device go to its module; a lost event means everything again.
+func TestHotplugHandle(t *testing.T) {
+	k := &fakeKernel{}
+	h := &Hotplug{Loader: NewLoader(open(t, sample(t)), nil, k), Log: slog.New(slog.DiscardHandler)}
+	for i, action := range []string{"remove", "add", "add", "change"} {
+		h.handle(Event{Action: action, Path: fmt.Sprint("/devices/", i), Modalias: "pci:v00008086d0000100Esvsdbcsci"})
+	}
+	h.handle(Event{Action: "add", Path: "/devices/x", Modalias: "nobody:knows"})
+	if k.calls() != "e1000" {
+		t.Errorf("loaded %s", k.calls())
+	}
+}
+
+// Only what the kernel sent counts.
+func TestEventsFromOthers(t *testing.T) {
+	events, err := Listen()
+	if err != nil {
+		t.Skipf("no socket for kernel events: %v", err)
+	}
+	defer events.Close()
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var to *unix.SockaddrNetlink
+	raw, err := events.file.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(own uintptr) {
+		if sa, err := unix.Getsockname(int(own)); err == nil {
+			to, _ = sa.(*unix.SockaddrNetlink)
+		}
+	}); err != nil || to == nil {
+		t.Fatalf("address of the socket: %v", err)
+	}
+	forged := []byte("add@/devices/forged\x00ACTION=add\x00DEVPATH=/devices/forged\x00MODALIAS=evil\x00")
+	if err := unix.Sendto(fd, forged, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: to.Pid}); err != nil {
+		t.Skipf("this kernel lets nobody send such events: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	for {
+		e, err := events.Next(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return
+		}
+		if err != nil || e.Path == "/devices/forged" {
+			t.Fatalf("event %+v, %v", e, err)
+		}
+	}
+}
