@@ -26,7 +26,7 @@ netboot                                              # the service that puts the
 vproc/call                                           # the system calls that name processes
 vproc/window vproc/gate vproc/ptrace vproc/remote vproc/standin vproc/procfs vproc/proctab   # the process space: its parts
 vproc/spawn vproc/rexec                              # creates processes here; and there
-init/boot                                            # from power-on to the roles
+init/boot init/install                               # from power-on to the roles; onto a Debian machine
 libcluster                                           # the cluster's system calls, for programs of users
 applet init lab                                      # commands; PID 1; a cluster on one machine
 .                                                    # main: the only importer of everything
