@@ -83,6 +83,7 @@ func newFakeDaemon(socket string) (*fakeDaemon, error) {
 	handle(d, api.MethodRegistryRevoke, func(p api.LeaseParams) (any, error) {
 		return api.LeaseReply{ID: p.ID}, d.note(api.MethodRegistryRevoke, p)
 	})
+	d.handleMachines()
 	d.server.Handle(api.MethodClusterWatch, d.watch)
 	d.server.Handle(api.MethodRegistryWatch, d.watchRegistry)
 	go func() { d.served <- d.server.Serve(l) }()

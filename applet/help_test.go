@@ -112,7 +112,7 @@ func TestManuals(t *testing.T) {
 		}
 	})
 	for _, e := range applet.Table() {
-		if !regexp.MustCompile(`^[a-z_]+$`).MatchString(e.Name) || e.Short == "" || e.Group == "" || (e.New == nil) == (e.Run == nil) {
+		if !regexp.MustCompile(`^(ssi-)?[a-z_]+$`).MatchString(e.Name) || e.Short == "" || e.Group == "" || (e.New == nil) == (e.Run == nil) {
 			t.Errorf("entry %+v", e)
 		}
 	}
@@ -134,9 +134,9 @@ func TestSummaries(t *testing.T) {
 // A role gets its arguments as they are, by link and by argument.
 func TestRoles(t *testing.T) {
 	var got []string
-	table := append(applet.Table(), applet.Entry{Name: "node", Short: "the node daemon", Group: applet.GroupRole,
+	table := append(applet.Table(), applet.Entry{Name: "mount", Short: "a file server", Group: applet.GroupRole,
 		Run: func(_ *applet.Env, args []string) int { got = args; return 3 }})
-	for _, args := range [][]string{{"/sbin/ssi", "node", "-x", "--help"}, {"/sbin/node", "-x", "--help"}, {"-node", "-x", "--help"}} {
+	for _, args := range [][]string{{"/sbin/ssi", "mount", "-x", "--help"}, {"/sbin/mount", "-x", "--help"}, {"-mount", "-x", "--help"}} {
 		env, stdout, stderr := newEnv(args...)
 		if status := applet.Main(env, table); status != 3 || stdout.Len()+stderr.Len() > 0 {
 			t.Errorf("%v: status %d, %s%s", args, status, stdout, stderr)
@@ -145,9 +145,24 @@ func TestRoles(t *testing.T) {
 			t.Errorf("%v: %s", args, diff)
 		}
 	}
-	env, stdout, _ := newEnv("ssi", "help", "node")
+	env, stdout, _ := newEnv("ssi", "help", "mount")
 	if status := applet.Main(env, table); status != 0 || !strings.Contains(stdout.String(), "started by the system") {
 		t.Errorf("help of a role: status %d, %s", status, stdout)
+	}
+}
+
+// A name can be both: without arguments it is the role.
+func TestRoleAndCommand(t *testing.T) {
+	ran := 0
+	table := append(applet.Table(), applet.Entry{Name: "node", Short: "the node daemon", Group: applet.GroupRole,
+		Run: func(*applet.Env, []string) int { ran++; return 3 }})
+	env, _, stderr := newEnv("/sbin/ssi", "node")
+	if status := applet.Main(env, table); status != 3 || ran != 1 || stderr.Len() > 0 {
+		t.Errorf("ssi node: status %d, ran %d times, %s", status, ran, stderr)
+	}
+	env, _, stderr = newEnv("/sbin/ssi", "node", "approve")
+	if status := applet.Main(env, table); status != applet.StatusUsage || ran != 1 || !strings.Contains(stderr.String(), "node approve: arguments are missing") {
+		t.Errorf("ssi node approve: status %d, ran %d times, %s", status, ran, stderr)
 	}
 }
 

@@ -34,6 +34,9 @@ func Main(env *Env, table []Entry) int {
 		fmt.Fprintf(env.Stderr, "%s: there is no command %q%s; `%s help` lists all\n", program, args[0], meant(table, args[0]), program)
 		return StatusUsage
 	}
+	if role, ok := findRole(table, args[0]); ok && len(args) == 1 {
+		e = role
+	}
 	return run(env, e, newRoot(env), args)
 }
 

@@ -42,7 +42,7 @@ type Entry struct {
 
 // Table is the commands of this package; the program adds its own.
 func Table() []Entry {
-	return slices.Concat(clusterEntries(), runEntries(), processEntries(), toolEntries())
+	return slices.Concat(clusterEntries(), machineEntries(), runEntries(), processEntries(), toolEntries())
 }
 
 func clusterEntries() []Entry {
@@ -57,6 +57,23 @@ func clusterEntries() []Entry {
 		{Name: "clusternode_avail", Short: "tell by the exit status whether a node is available", Group: GroupNode, New: newAvail},
 		{Name: "clusternode_shutdown", Short: "halt or reboot a node in order", Group: GroupNode, New: newShutdown},
 	}
+}
+
+// machineEntries is the table of machines; the names with ssi- are OpenSSI's.
+func machineEntries() []Entry {
+	var entries []Entry
+	for _, prefix := range []string{"", "ssi-"} {
+		add, ch, rm := prefix+"addnode", prefix+"chnode", prefix+"rmnode"
+		entries = append(entries,
+			Entry{Name: add, Short: "let a machine boot from the network and join", Group: GroupNode, New: func(env *Env) *cobra.Command { return newAddNode(env, add) }},
+			Entry{Name: ch, Short: "change what the cluster knows of a machine", Group: GroupNode, New: func(env *Env) *cobra.Command { return newChNode(env, ch) }},
+			Entry{Name: rm, Short: "forget a machine and revoke its certificates", Group: GroupNode, New: func(env *Env) *cobra.Command { return newRmNode(env, rm) }},
+		)
+	}
+	return append(entries,
+		Entry{Name: "clustertab", Short: "list the machines that the cluster boots", Group: GroupNode, New: newClusterTab},
+		Entry{Name: "node", Short: "approve or deny machines that want to join", Group: GroupNode, New: newNode, NoLink: true},
+	)
 }
 
 func runEntries() []Entry {
@@ -82,6 +99,16 @@ func toolEntries() []Entry {
 // find gives the entry of this name.
 func find(table []Entry, name string) (Entry, bool) {
 	i := slices.IndexFunc(table, func(e Entry) bool { return e.Name == name })
+	if i < 0 {
+		return Entry{}, false
+	}
+	return table[i], true
+}
+
+// findRole gives the role of this name, for a name that is a command as well:
+// without arguments, `ssi node` is the daemon.
+func findRole(table []Entry, name string) (Entry, bool) {
+	i := slices.IndexFunc(table, func(e Entry) bool { return e.Name == name && e.Run != nil })
 	if i < 0 {
 		return Entry{}, false
 	}
