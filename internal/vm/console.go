@@ -66,9 +66,9 @@ func (c *Console) notify() {
 	c.changed = make(chan struct{})
 }
 
-// power says that the machine is on or off. What was said before it was on is
+// setPower says that the machine is on or off. What was said before it was on is
 // not matched any more.
-func (c *Console) power(on bool) {
+func (c *Console) setPower(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.on = on
@@ -77,6 +77,13 @@ func (c *Console) power(on bool) {
 		c.filter = filter{}
 	}
 	c.notify()
+}
+
+// power reports whether the machine is on and may still say something.
+func (c *Console) power() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.on
 }
 
 // Expect waits until the machine says something that matches a regular

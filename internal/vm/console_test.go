@@ -37,7 +37,7 @@ func TestExpect(t *testing.T) {
 	if _, err := c.Expect(within(t), "x"); !errors.Is(err, ErrOff) {
 		t.Errorf("a machine that was never on: %v", err)
 	}
-	c.power(true)
+	c.setPower(true)
 	done := make(chan error, 1)
 	go func() { done <- c.ExpectText(within(t), "rea.dy") }()
 	say(t, c, "first\r\nrea.")
@@ -64,14 +64,14 @@ func TestExpect(t *testing.T) {
 	// What it said at last is heard after it went off, and not after it is on again.
 	say(t, c, "bye 1\nbye 2\n")
 	go func() { _, err := c.Expect(within(t), "never"); done <- err }()
-	c.power(false)
+	c.setPower(false)
 	if err := <-done; !errors.Is(err, ErrOff) {
 		t.Errorf("waiting for a machine that goes off: %v", err)
 	}
 	if err := c.ExpectText(within(t), "bye 1"); err != nil {
 		t.Error(err)
 	}
-	c.power(true)
+	c.setPower(true)
 	say(t, c, "hello\n")
 	if m, err := c.Expect(within(t), "bye|hello"); err != nil || m[0] != "hello" {
 		t.Errorf("after power-on: %q, %v", m, err)
@@ -88,7 +88,7 @@ func TestExpect(t *testing.T) {
 // A machine that talks without end is heard to the last, in bounded memory.
 func TestConsoleIsBounded(t *testing.T) {
 	c, path := testConsole(t)
-	c.power(true)
+	c.setPower(true)
 	chunk := strings.Repeat("noise ", 32<<10)
 	for i := 0; i < consoleFile+2*len(chunk); i += len(chunk) {
 		say(t, c, chunk)

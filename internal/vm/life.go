@@ -83,7 +83,7 @@ func (m *Machine) start(program string, fw firmware) (*life, error) {
 	// A process group of its own, so that a ^C at the terminal is not for it.
 	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 
-	m.console.power(true)
+	m.console.setPower(true)
 	started := make(chan error, 1)
 	go l.run(m, started)
 	if err := <-started; err != nil {
@@ -101,7 +101,7 @@ func (l *life) run(m *Machine, started chan<- error) {
 	defer close(l.done)
 	err := l.cmd.Start()
 	if err != nil {
-		m.console.power(false)
+		m.console.setPower(false)
 		started <- errors.Join(err, l.disconnect())
 		return
 	}
@@ -121,7 +121,7 @@ func (l *life) run(m *Machine, started chan<- error) {
 	}
 	l.err = errors.Join(l.err, l.disconnect(), os.WriteFile(m.file("qemu"), []byte(l.said.String()), 0o600))
 	m.net.leave()
-	m.console.power(false)
+	m.console.setPower(false)
 }
 
 // disconnect closes our ends.

@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -44,6 +45,15 @@ func (m *Machine) file(kind string) string { return filepath.Join(m.net.dir, m.s
 // On reports whether the machine is on.
 func (m *Machine) On() bool { return m.current().on() }
 
+// PID is the process ID of QEMU while the machine is on, or 0.
+func (m *Machine) PID() int {
+	l := m.current()
+	if !l.on() {
+		return 0
+	}
+	return l.cmd.Process.Pid
+}
+
 func (m *Machine) current() *life {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -62,8 +72,11 @@ func (m *Machine) PowerOn(ctx context.Context) error {
 }
 
 func (m *Machine) powerOn(ctx context.Context) error {
-	if m.On() {
-		return fmt.Errorf("it is on already")
+	if l := m.current(); l != nil {
+		if m.console.power() {
+			return errors.New("it is on already")
+		}
+		<-l.done // which follows at once
 	}
 	if err := ctx.Err(); err != nil {
 		return err

@@ -188,6 +188,7 @@ func TestNamespaceServes(t *testing.T) {
 	m := n.Machine(vm.Spec{
 		Name: "n1", Kernel: k.Image, Initrd: testInitrd(t, k, "failover", "net_failover", "virtio_net"),
 		Append: console + "test.ip=192.0.2.1/24", NICs: []vm.NIC{{Segment: "lan"}},
+		Reboot: true,
 	})
 	m.Start()
 	m.Say("INIT READY")
@@ -213,7 +214,24 @@ func TestNamespaceServes(t *testing.T) {
 	}
 	<-done
 
-	// QEMU that dies by itself is no orderly end.
+	// Spec.Reboot: a reset from outside, then by itself, starts it anew.
+	ctx, cancel := within(t)
+	defer cancel()
+	if err := m.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Event(ctx, "RESET"); err != nil {
+		t.Error(err)
+	}
+	m.Say("INIT READY")
+	m.Type("reboot")
+	m.Say("INIT READY")
+	if err := m.PowerDown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Event(ctx, "POWERDOWN"); err != nil {
+		t.Error(err)
+	}
 	if _, err := m.QMP(t.Context(), "no-such-command", nil); err == nil || !strings.Contains(err.Error(), "CommandNotFound") {
 		t.Errorf("the monitor answers %v", err)
 	}
