@@ -28,7 +28,7 @@ type Disk struct {
 	PartUUID  string // of the partition, of GPT or MBR; "" if it is none
 	PartLabel string
 	FS        FS
-	Err       error // why FS could not be read
+	Err       error // why FS or PartUUID could not be read
 }
 
 // Disks are those of a machine.
@@ -47,6 +47,7 @@ func (d Disks) List() ([]Disk, error) {
 		return nil, fmt.Errorf("look for disks: %w", err)
 	}
 	var all []Disk
+	tables := map[string]partTable{} // by disk
 	for _, e := range entries {
 		if len(all) >= maxDisks {
 			break
@@ -56,21 +57,68 @@ func (d Disks) List() ([]Disk, error) {
 			continue
 		}
 		disk.FS, disk.Err = d.probe(disk)
+		if disk.Partition && disk.PartUUID == "" {
+			uuid, err := d.partUUID(e.Name(), tables)
+			disk.PartUUID, disk.Err = uuid, errors.Join(disk.Err, err)
+		}
 		all = append(all, disk)
 	}
 	return all, nil
 }
 
-// describe reads what sysfs knows of a block device. PARTUUID has been in its
-// uevent since Linux 6.10 (block/partitions/core.c), for GPT and MBR, so that
-// nobody has to read partition tables again.
+// partUUID finds it in the table of the disk that the partition is on: kernels
+// as old as 6.12 do not tell it.
+func (d Disks) partUUID(name string, tables map[string]partTable) (string, error) {
+	dir, err := filepath.EvalSymlinks(filepath.Join(d.Sys, "class/block", name))
+	if err != nil {
+		return "", err
+	}
+	number, err := readNumber(filepath.Join(dir, "partition"))
+	if err != nil {
+		return "", err
+	}
+	parent := filepath.Base(filepath.Dir(dir))
+	table, ok := tables[parent]
+	if !ok {
+		table, err = d.parts(parent)
+		tables[parent] = table
+	}
+	return table.uuid(int(number)), err
+}
+
+func (d Disks) parts(name string) (partTable, error) {
+	disk, ok := d.describe(name)
+	if !ok {
+		return partTable{}, fmt.Errorf("%s: the disk of a partition is not there", name)
+	}
+	sector, err := readNumber(filepath.Join(d.Sys, "class/block", name, "queue/logical_block_size"))
+	if err != nil {
+		return partTable{}, err
+	}
+	f, err := os.OpenFile(filepath.Join(d.Dev, disk.Name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return partTable{}, err
+	}
+	defer f.Close()
+	table, err := readParts(f, disk.Size, sector)
+	if err != nil {
+		return partTable{}, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return table, nil
+}
+
+func readNumber(file string) (int64, error) {
+	b, err := readBounded(file, 64)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+}
+
+// describe reads what sysfs knows of a block device.
 func (d Disks) describe(name string) (Disk, bool) {
 	dir := filepath.Join(d.Sys, "class/block", name)
-	sectors, err := readBounded(filepath.Join(dir, "size"), 64)
-	if err != nil {
-		return Disk{}, false
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(sectors)), 10, 64)
+	n, err := readNumber(filepath.Join(dir, "size"))
 	if err != nil || n <= 0 || n > 1<<53 {
 		return Disk{}, false
 	}
@@ -91,7 +139,7 @@ func (d Disks) describe(name string) (Disk, bool) {
 			disk.Name = value
 		case "DEVTYPE":
 			disk.Partition = value == "partition"
-		case "PARTUUID":
+		case "PARTUUID": // of newer kernels
 			disk.PartUUID = strings.ToLower(value)
 		case "PARTNAME":
 			disk.PartLabel = value

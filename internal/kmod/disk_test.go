@@ -148,20 +148,29 @@ func disks(t *testing.T) Disks {
 
 func addDisk(t *testing.T, d Disks, name string, minor int, content []byte, uevent string) {
 	t.Helper()
-	dir := filepath.Join(d.Sys, "class/block", name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
+	link := filepath.Join(d.Sys, "class/block", name)
+	number := strings.TrimLeft(name, "abcdefghijklmnopqrstuvwxyz")
+	dir := filepath.Join(d.Sys, "devices", strings.TrimSuffix(name, number), name)
+	if number == "" {
+		dir = filepath.Dir(dir)
+	}
+	for _, dir := range []string{dir, filepath.Dir(link), filepath.Join(dir, "queue")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for file, text := range map[string]string{
-		filepath.Join(d.Dev, name):     string(content),
-		filepath.Join(dir, "uevent"):   fmt.Sprintf("MAJOR=8\nMINOR=%d\nDEVNAME=%s\n%s", minor, name, uevent),
-		filepath.Join(dir, "size.new"): fmt.Sprintln(len(content) / 512),
+		filepath.Join(d.Dev, name):                     string(content),
+		filepath.Join(dir, "uevent"):                   fmt.Sprintf("MAJOR=8\nMINOR=%d\nDEVNAME=%s\n%s", minor, name, uevent),
+		filepath.Join(dir, "partition"):                number,
+		filepath.Join(dir, "queue/logical_block_size"): "512\n",
+		filepath.Join(dir, "size"):                     fmt.Sprintln(len(content) / 512),
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Rename(filepath.Join(dir, "size.new"), filepath.Join(dir, "size")); err != nil {
+	if err := os.Symlink(dir, link); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -172,8 +181,10 @@ func TestDisks(t *testing.T) {
 	addDisk(t, d, "sda1", 1, b["ext4"], "DEVTYPE=partition\nPARTUUID=AB-01\nPARTNAME=my disk\n")
 	addDisk(t, d, "sdb", 16, b["linux_raid_member"], "DEVTYPE=disk\n")
 	addDisk(t, d, "sr0", 32, nil, "DEVTYPE=disk\n")
+	addDisk(t, d, "sdc", 32, gpt(512, 1<<20), "DEVTYPE=disk\n")
+	addDisk(t, d, "sdc2", 34, b["xfs"], "DEVTYPE=partition\nPARTNAME=second\n")
 	all, err := d.List()
-	if err != nil || len(all) != 3 {
+	if err != nil || len(all) != 5 {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	want := Disk{"sda1", unix.Mkdev(8, 1), 1 << 20, true, "ab-01", "my disk", FS{"ext4", testUUID, "root"}, nil}
@@ -181,8 +192,8 @@ func TestDisks(t *testing.T) {
 		t.Error(diff)
 	}
 	for spec, name := range map[string]string{
-		"UUID=" + testUUID: "sda1", `UUID="` + strings.ToUpper(testUUID) + `"`: "sda1", "LABEL=root": "sda1", "LABEL=ROOT": "", "PARTUUID=ab-01": "sda1",
-		"PARTLABEL=my disk": "sda1", "/dev/sdb": "sdb", "/dev/disk/by-uuid/" + testUUID: "sda1", `/dev/disk/by-partlabel/my\x20disk`: "sda1", "/dev/sdc": "",
+		"UUID=" + testUUID: "sda1", `UUID="` + strings.ToUpper(testUUID) + `"`: "sda1", "LABEL=root": "sda1", "LABEL=ROOT": "", "PARTUUID=" + testUUID: "sdc2", "PARTUUID=ab-01": "sda1",
+		"PARTLABEL=my disk": "sda1", "/dev/sdb": "sdb", "/dev/disk/by-uuid/" + testUUID: "sda1", `/dev/disk/by-partlabel/my\x20disk`: "sda1", "/dev/sdd": "",
 	} {
 		s, err := ParseSpec(spec)
 		if err != nil {
