@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/beevik/ntp"
+	"github.com/facebook/time/ntp/protocol"
 )
 
 const (
@@ -23,6 +23,7 @@ const (
 	askTimeout = time.Second // for one answer, the name's lookup not included
 	nameLimit  = 2 * time.Second
 	forgetName = 4  // rounds without an answer after which a name is looked up again
+	maxStrays  = 16 // packets that are no answer, before it is given up
 	kissRounds = 16 // rounds that a server is left alone that asked for it
 )
 
@@ -107,30 +108,54 @@ func (c *client) ask(ctx context.Context, s *server) (Sample, error) {
 			return Sample{}, err
 		}
 	}
-	response, err := ntp.QueryWithOptions(s.addr.String(), ntp.QueryOptions{
-		Timeout: askTimeout, GetSystemTime: c.now,
-		Dialer: func(_, remote string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "udp", remote)
-		},
-	})
-	if err == nil {
-		err = response.Validate()
-	}
-	if errors.Is(err, ntp.ErrKissOfDeath) {
+	sample, err := c.exchange(ctx, s.addr)
+	var kiss *kissError
+	if errors.As(err, &kiss) {
 		s.kissed = kissRounds
-		return Sample{}, fmt.Errorf("%s refuses to answer (%q)", s.name, response.KissCode)
 	}
 	if err != nil {
 		return Sample{}, fmt.Errorf("ask %s for the time: %w", s.name, err)
 	}
-	sample := Sample{
-		At: c.mono(), Offset: response.ClockOffset, Delay: max(response.RTT, 0),
-		RootDelay: response.RootDelay, RootDispersion: response.RootDispersion, Stratum: response.Stratum,
-	}
-	if !sample.plausible() {
-		return Sample{}, fmt.Errorf("ask %s for the time: the answer makes no sense", s.name)
-	}
 	return sample, nil
+}
+
+// exchange sends a request and waits for its answer; others are passed over.
+func (c *client) exchange(ctx context.Context, addr netip.AddrPort) (Sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "udp", addr.String())
+	if err != nil {
+		return Sample{}, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	udp := conn.(*net.UDPConn) // "udp" was dialled
+	wantKernelTime(udp)
+	q := newQuestion()
+	request, err := q.packet().Bytes()
+	if err != nil {
+		return Sample{}, err
+	}
+	sent := wallTime(c.now)
+	if _, err := udp.Write(request); err != nil {
+		return Sample{}, err
+	}
+	buf, oob := make([]byte, protocol.PacketSizeBytes+1), make([]byte, 128)
+	for range maxStrays {
+		n, oobn, _, _, err := udp.ReadMsgUDPAddrPort(buf, oob)
+		if err != nil {
+			return Sample{}, err
+		}
+		arrived := arrival(c.now, oob[:oobn])
+		sample, err := q.evaluate(buf[:min(n, protocol.PacketSizeBytes)], sent, arrived)
+		if errors.Is(err, errStray) {
+			continue
+		}
+		sample.At = c.mono()
+		return sample, err
+	}
+	return Sample{}, fmt.Errorf("%d answers to other questions came", maxStrays)
 }
 
 // lookUp finds the address of the server and stays with it: a name of a pool has

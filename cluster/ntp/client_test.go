@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,34 +112,49 @@ func TestNameThatIsNone(t *testing.T) {
 	}
 }
 
-// Whatever a server answers, the client gives an error or figures that can be
-// calculated with.
+// Whatever a server that sees the request answers, the client gives an error or
+// figures that can be calculated with.
 func FuzzAnswer(f *testing.F) {
-	var body atomic.Pointer[[]byte]
-	body.Store(&[]byte{})
-	addr := fakeServer(f, func(r []byte) []byte {
-		b := append([]byte(nil), *body.Load()...)
+	f.Add(bytesOf(good(request(4, modeClient))), int64(0))
+	f.Add([]byte{0x24, 1}, int64(1e9))
+	f.Fuzz(func(t *testing.T, b []byte, now int64) {
+		q := question{1, 2}
 		if len(b) >= protocol.PacketSizeBytes {
-			copy(b[24:32], r[40:48]) // a liar sees the request
+			copy(b[24:32], bytesOf(q.packet())[40:48])
 		}
-		return b
-	})
-	f.Add(bytesOf(good(request(4, modeClient))))
-	f.Add([]byte{0x24, 1})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > 1400 {
+		sent := time.Unix(now%1e10, 0)
+		sample, err := q.evaluate(b, sent, sent.Add(time.Millisecond))
+		if err != nil {
 			return
 		}
-		body.Store(&b)
-		_, answers := askOnce(addr)
+		if !sample.plausible() {
+			t.Fatalf("sample %+v", sample)
+		}
 		d := newDiscipline(false, true, DefaultStep, 0, false)
 		d.follow(1)
-		for _, s := range answers[0] {
-			if !s.plausible() {
-				t.Fatalf("sample %+v", s)
-			}
-		}
-		d.round(time.Second, answers)
+		d.round(time.Second, [][]Sample{{sample}})
 		d.status(time.Second, []*server{{}})
 	})
+}
+
+// The four timestamps give offset and delay, over the end of the era too.
+func TestEvaluate(t *testing.T) {
+	for _, at := range []time.Time{
+		time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC),
+		time.Date(2036, 2, 7, 6, 28, 15, 999e6, time.UTC), // the era ends within the exchange
+	} {
+		q := question{7, 8}
+		p := &protocol.Packet{Settings: 4<<3 | modeServer, Stratum: 2, OrigTimeSec: 7, OrigTimeFrac: 8, RootDelay: 1 << 15, RootDispersion: 1 << 14}
+		received := at.Add(10*time.Millisecond + time.Hour)
+		p.RxTimeSec, p.RxTimeFrac = protocol.Time(received)
+		p.TxTimeSec, p.TxTimeFrac = protocol.Time(received.Add(5 * time.Millisecond))
+		s, err := q.evaluate(bytesOf(p), at, at.Add(25*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (s.Offset-time.Hour).Abs() > time.Microsecond || (s.Delay-20*time.Millisecond).Abs() > time.Microsecond ||
+			s.RootDelay != 500*time.Millisecond || s.RootDispersion != 250*time.Millisecond {
+			t.Errorf("%v: %+v", at, s)
+		}
+	}
 }

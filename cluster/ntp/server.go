@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/facebook/time/ntp/protocol"
-	"golang.org/x/sys/unix"
 )
 
 // Fields of the first byte (RFC 5905, section 7.3).
@@ -103,11 +102,7 @@ func listen(addr netip.AddrPort) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve time at %v: %w", addr, err)
 	}
-	raw, err := conn.SyscallConn()
-	if err == nil {
-		// Without it the time of arrival includes our scheduling: worse, not wrong.
-		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1) })
-	}
+	wantKernelTime(conn)
 	return conn, nil
 }
 
@@ -127,7 +122,7 @@ func (l *listener) serve() {
 			continue
 		}
 		errs = 0
-		received := l.arrival(oob[:oobn])
+		received := arrival(l.now, oob[:oobn])
 		if addr := from.Addr().Unmap(); !l.allow(addr) || !limit.take(addr, l.mono()) {
 			continue
 		}
@@ -140,7 +135,7 @@ func (l *listener) answer(request []byte, received time.Time, to netip.AddrPort)
 	if !ok {
 		return
 	}
-	out.TxTimeSec, out.TxTimeFrac = protocol.Time(l.wall())
+	out.TxTimeSec, out.TxTimeFrac = protocol.Time(wallTime(l.now))
 	b, err := out.Bytes()
 	if err != nil {
 		return // it has no extensions that could be too long
@@ -148,38 +143,4 @@ func (l *listener) answer(request []byte, received time.Time, to netip.AddrPort)
 	// A full buffer loses the answer, as a full network would.
 	_ = l.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 	_, _ = l.conn.WriteToUDPAddrPort(b, to)
-}
-
-func (l *listener) wall() time.Time {
-	if l.now != nil {
-		return l.now()
-	}
-	return time.Now()
-}
-
-// arrival is when the kernel got the packet (socket(7), SO_TIMESTAMPNS), or now.
-func (l *listener) arrival(oob []byte) time.Time {
-	if l.now != nil {
-		return l.now()
-	}
-	if t, ok := kernelTime(oob); ok {
-		return t
-	}
-	return time.Now()
-}
-
-// kernelTime finds the struct timespec in the control messages: two 64-bit
-// numbers in the order of this machine.
-func kernelTime(oob []byte) (time.Time, bool) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return time.Time{}, false
-	}
-	for _, m := range messages {
-		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_TIMESTAMPNS && len(m.Data) >= 16 {
-			sec, nsec := binary.NativeEndian.Uint64(m.Data), binary.NativeEndian.Uint64(m.Data[8:])
-			return time.Unix(int64(sec), int64(nsec)), true
-		}
-	}
-	return time.Time{}, false
 }

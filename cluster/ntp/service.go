@@ -170,13 +170,6 @@ func (s *Service) Status() Status {
 
 func (s *Service) mono() time.Duration { return time.Since(s.start) }
 
-func (s *Service) wall() time.Time {
-	if s.cfg.Now != nil {
-		return s.cfg.Now()
-	}
-	return time.Now()
-}
-
 // run owns the core, the clock, the servers and the sockets.
 func (s *Service) run(ctx context.Context) {
 	defer close(s.done)
@@ -213,7 +206,7 @@ func (s *Service) run(ctx context.Context) {
 			s.do(s.core.round(s.mono(), answers))
 		}
 		if s.core.updated != before {
-			updated = s.wall()
+			updated = wallTime(s.cfg.Now)
 			s.announce()
 		}
 		s.publish(servers, updated)
