@@ -1,0 +1,220 @@
+package netconf
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ssi/internal/config"
+)
+
+// start runs a Manager until the test ends; stop ends it earlier.
+func start(t *testing.T, o Options) (m *Manager, stop func()) {
+	t.Helper()
+	m, err := New(o)
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.Run(ctx)
+	}()
+	stop = func() { cancel(); <-done }
+	t.Cleanup(func() { stop(); m.Close() })
+	return m, stop
+}
+
+// settled reports whether the network is as configured: planning again with what
+// the kernel has gives nothing to do.
+func settled(t *testing.T, m *Manager) bool {
+	t.Helper()
+	k, err := openKernel(nil)
+	must(t, err)
+	defer k.close()
+	state, err := k.state()
+	must(t, err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(MakePlan(Input{Interfaces: m.o.Interfaces, Leases: m.leases, Now: time.Now(), State: state}).Ops) == 0
+}
+
+func has(t *testing.T, link, prefix string) bool {
+	t.Helper()
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return false
+	}
+	all, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	must(t, err)
+	for _, a := range all {
+		if a.IPNet.String() == prefix {
+			return true
+		}
+	}
+	return false
+}
+
+func TestStatic(t *testing.T) {
+	if !ownNetwork(t) {
+		return
+	}
+	cable(t, "eth0", "far0", nil)
+	cable(t, "eth1", "far1", nil)
+	eth0, err := netlink.LinkByName("eth0")
+	must(t, err)
+	must(t, netlink.AddrAdd(eth0, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 9, 0, 1), Mask: net.CIDRMask(24, 32)}}))
+	c, err := config.Parse("test", `
+interconnect = ["ic0"]
+[[interface]]
+name = "ic0"
+mac = "`+eth0.Attrs().HardwareAddr.String()+`"
+address = ["10.0.0.1/24", "10.0.0.2/24", "fd00::1/64"]
+gateway = "10.0.0.254"
+mtu = 1400
+routes = [{to = "10.2.0.0/16", via = "10.0.0.253"}, {to = "10.3.0.0/16"}, {to = "fd01::/64", via = "fd00::2"}]
+`)
+	must(t, err)
+	m, stop := start(t, Options{Interfaces: c.Interfaces, Interconnects: c.Interconnects()})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	must(t, m.Wait(ctx))
+	eventually(t, "the network is as configured", func() bool { return settled(t, m) && has(t, "ic0", "10.0.0.2/24") })
+	ic0, err := netlink.LinkByName("ic0")
+	must(t, err)
+	if ic0.Attrs().MTU != 1400 || has(t, "ic0", "10.9.0.1/24") || !has(t, "ic0", "fd00::1/64") {
+		t.Errorf("%+v", ic0.Attrs())
+	}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+	must(t, err)
+	if len(routes) != 4 {
+		t.Errorf("routes: %v", routes)
+	}
+	if i := m.Interconnects(); len(i) != 1 || !i[0].Ready() || i[0].Addr != netip.MustParseAddr("10.0.0.1") || i[0].Name != "ic0" {
+		t.Errorf("%+v", i)
+	}
+	if eth1, err := netlink.LinkByName("eth1"); err != nil || eth1.Attrs().Flags&net.FlagUp != 0 {
+		t.Errorf("an interface that is not configured was touched: %+v, %v", eth1, err)
+	}
+
+	// Someone takes an address away: it comes back.
+	must(t, netlink.AddrDel(ic0, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 0, 0, 1), Mask: net.CIDRMask(24, 32)}}))
+	eventually(t, "the address is back", func() bool { return has(t, "ic0", "10.0.0.1/24") && settled(t, m) })
+
+	// The cable is pulled, and put in again.
+	far0, err := netlink.LinkByName("far0")
+	must(t, err)
+	must(t, netlink.LinkSetDown(far0))
+	eventually(t, "no carrier", func() bool {
+		s := m.Status()
+		return len(s) == 1 && s[0].State == StateNoCarrier && strings.Contains(s[0].at(s[0].Since.Add(5*time.Second)), "ic0: no carrier, ") &&
+			strings.HasSuffix(s[0].at(s[0].Since.Add(5*time.Second)), ": no carrier, is the cable in? (for 5 s)")
+	})
+	must(t, netlink.LinkSetUp(far0))
+	eventually(t, "up", func() bool { return m.Status()[0].Why == "" && m.Interconnects()[0].Ready() })
+
+	// A second daemon finds everything done, and ends what the first one wanted.
+	stop()
+	c.Interfaces[0].Address, c.Interfaces[0].Gateway, c.Interfaces[0].Routes = []string{"10.0.0.1/24"}, "", nil
+	inUse := []netip.Addr{netip.MustParseAddr("10.0.0.2")}
+	m, _ = start(t, Options{Interfaces: c.Interfaces, InUse: func() []netip.Addr { return inUse }})
+	eventually(t, "the old routes are gone", func() bool {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+		return err == nil && len(routes) == 0 && len(m.Status()) > 0
+	})
+	if !has(t, "ic0", "10.0.0.2/24") || !strings.Contains(m.Status()[0].String(), "10.0.0.2/24 is not configured any more and stays while the nodes talk over it") {
+		t.Errorf("an address in use: %v", m.Status())
+	}
+}
+
+func TestNothingConfigured(t *testing.T) {
+	if !ownNetwork(t) {
+		return
+	}
+	cable(t, "eth0", "far0", nil)
+	eth0, err := netlink.LinkByName("eth0")
+	must(t, err)
+	must(t, netlink.AddrAdd(eth0, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 9, 0, 1), Mask: net.CIDRMask(24, 32)}}))
+	m, _ := start(t, Options{Interconnects: []string{"eth0"}})
+	eventually(t, "eth0 is seen", func() bool { return len(m.Status()) == 1 && m.Status()[0].State == StateDown })
+	if i := m.Interconnects(); i[0].Addr != netip.MustParseAddr("10.9.0.1") || i[0].Ready() {
+		t.Errorf("%+v", i)
+	}
+	must(t, netlink.LinkSetUp(eth0)) // as another network manager does
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	must(t, m.Wait(ctx))
+}
+
+// An interface that appears late is configured; until then the text says what
+// is missing.
+func TestNoInterface(t *testing.T) {
+	if !ownNetwork(t) {
+		return
+	}
+	m, _ := start(t, Options{Interfaces: parse(t, "[[interface]]\nname = \"eth0\"\naddress = [\"10.0.0.1/24\"]"), Interconnects: []string{"eth0"}})
+	eventually(t, "it says that there is none", func() bool {
+		return len(m.Status()) == 1 && strings.Contains(m.Status()[0].String(), "eth0: missing: this machine has no network interface: is the module of its driver loaded?")
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := m.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "this machine has no network interface") {
+		t.Errorf("%v", err)
+	}
+	cable(t, "eth0", "far0", nil)
+	eventually(t, "it is configured", func() bool { return has(t, "eth0", "10.0.0.1/24") && m.Interconnects()[0].Ready() })
+}
+
+// A bond and a VLAN on it. Kernels without these kinds of links skip it.
+func TestBondAndVLAN(t *testing.T) {
+	if !ownNetwork(t) {
+		return
+	}
+	for kind, link := range map[string]netlink.Link{
+		"bonding": netlink.NewLinkBond(netlink.LinkAttrs{Name: "probe0"}),
+		"8021q":   &netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "probe0", ParentIndex: 1}, VlanId: 7},
+	} {
+		if err := netlink.LinkAdd(link); errors.Is(err, unix.EOPNOTSUPP) {
+			t.Skipf("this kernel has no %s", kind)
+		} else if err == nil {
+			must(t, netlink.LinkDel(link))
+		}
+	}
+	for i, mode := range []string{config.ActiveBackup, config.LACP, config.ActiveBackup} {
+		if i == 0 {
+			cable(t, "eth0", "far0", nil)
+			cable(t, "eth1", "far1", nil)
+		}
+		m, stop := start(t, Options{Interfaces: parse(t, `
+[[interface]]
+name = "ic0"
+address = ["10.1.0.1/24"]
+[interface.bond]
+mode = "`+mode+`"
+members = ["eth0", "eth1"]
+miimon = 50
+[[interface]]
+name = "ic0.7"
+address = ["10.7.0.1/24"]
+vlan = {id = 7, parent = "ic0"}
+`)})
+		eventually(t, mode, func() bool { return settled(t, m) && has(t, "ic0.7", "10.7.0.1/24") })
+		l, err := netlink.LinkByName("ic0")
+		must(t, err)
+		if b := l.(*netlink.Bond); b.Mode.String() != mode || b.Miimon != 50 {
+			t.Errorf("%+v", b)
+		}
+		for _, s := range m.Status() {
+			if s.Name == "ic0" && len(s.Members) != 2 {
+				t.Errorf("%+v", s)
+			}
+		}
+		stop()
+	}
+}
