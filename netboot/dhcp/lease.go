@@ -66,8 +66,8 @@ func parseLease(b []byte) (l Lease, err error) {
 	if l.Addr, err = netip.ParseAddr(f[0]); err != nil {
 		return l, err
 	}
-	if !l.Addr.Is4() {
-		return l, errors.New("not an IPv4 address")
+	if !l.Addr.Is4() || l.Addr.IsUnspecified() {
+		return l, errors.New("not the IPv4 address of a machine")
 	}
 	if l.MAC, err = ParseMAC(f[1]); err != nil {
 		return l, err
@@ -79,6 +79,12 @@ func parseLease(b []byte) (l Lease, err error) {
 	default:
 		return l, errors.New("unknown state")
 	}
-	l.Expires, err = time.Parse(time.RFC3339Nano, f[3])
-	return l, err
+	if l.Expires, err = time.Parse(time.RFC3339Nano, f[3]); err != nil {
+		return l, err
+	}
+	// Without its zone a time at the edge may have a year that cannot be written.
+	if year := l.Expires.UTC().Year(); year < 1 || year > 9999 {
+		return l, errors.New("year out of range")
+	}
+	return l, nil
 }

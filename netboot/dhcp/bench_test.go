@@ -1,0 +1,206 @@
+package dhcp
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// everyone lets every machine boot.
+type everyone struct{}
+
+func (everyone) Lookup(Query) Machine         { return Machine{State: Boot} }
+func (everyone) Owner(netip.Addr) (MAC, bool) { return MAC{}, false }
+
+// benchConfig has 10,240 addresses for machines.
+func benchConfig() Config {
+	cfg := testConfig(nil)
+	cfg.Interface, cfg.Machines = "br0", everyone{}
+	cfg.Subnets[0].Prefix = prefix("10.77.0.0/16")
+	cfg.Subnets[0].Range = Range{ip4("10.77.1.0"), ip4("10.77.40.255")}
+	cfg.Subnets[0].Guests = Range{}
+	return cfg
+}
+
+// BenchmarkExchange is the core's part of DISCOVER, REQUEST and both answers, from
+// bytes to bytes.
+func BenchmarkExchange(b *testing.B) {
+	now := time.Unix(1_800_000_000, 0)
+	core, err := NewCore(benchConfig(), nil, now)
+	if err != nil {
+		b.Fatal(err)
+	}
+	do := func(m message) *Reply {
+		r, err := ParseRequest(m.bytes(), portServer, netip.AddrPort{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		reply := core.Handle(now, r).Reply
+		if reply == nil {
+			b.Fatal("no answer")
+		}
+		reply.Message.ToBytes()
+		return reply
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		m := mac(i % 10000)
+		offer := do(message{kind: discover, mac: m, options: optionsIPXE})
+		do(message{kind: request, mac: m, options: optionsIPXE, wanted: addrOf(offer.Message.YourIPAddr).String(), server: "10.77.0.1"})
+	}
+}
+
+// BenchmarkFull is a DISCOVER of a machine that gets nothing, as in a flood, with
+// every address in use.
+func BenchmarkFull(b *testing.B) {
+	now := time.Unix(1_800_000_000, 0)
+	var leases []Lease
+	cfg := benchConfig()
+	for i := range cfg.Subnets[0].Range.size() {
+		leases = append(leases, Lease{Addr: address(number(cfg.Subnets[0].Range.First) + uint32(i)), MAC: mac(i), Expires: now.Add(time.Hour)})
+	}
+	core, err := NewCore(cfg, leases, now)
+	if err != nil {
+		b.Fatal(err)
+	}
+	packet := message{kind: discover, mac: mac(60000)}.bytes()
+	for b.Loop() {
+		r, err := ParseRequest(packet, portServer, netip.AddrPort{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if core.Handle(now, r).Reply != nil {
+			b.Fatal("an answer")
+		}
+	}
+}
+
+// slowStore takes as long for a commit as replication over a local network.
+type slowStore struct {
+	*memory
+	commit time.Duration
+}
+
+func (s slowStore) Commit(ctx context.Context, changes []Change) error {
+	t := time.NewTimer(s.commit)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return s.memory.Commit(ctx, changes)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+const benchVariable = "SSI_BENCH_DHCP"
+
+// TestPerfdhcp measures whole exchanges a second with perfdhcp, of this server, of
+// dnsmasq and of Kea, each alone on the machine. It prints and asserts nothing.
+func TestPerfdhcp(t *testing.T) {
+	if os.Getenv(benchVariable) == "" {
+		t.Skipf("a benchmark: set %s=1", benchVariable)
+	}
+	perfdhcp := need(t, "perfdhcp")
+	servers := []struct {
+		name  string
+		start func(*testing.T, *wires) (stop func())
+	}{
+		{"ssi", func(t *testing.T, _ *wires) func() { return start(t, benchConfig(), nil) }},
+		{"ssi, 2 ms a commit", func(t *testing.T, _ *wires) func() {
+			cfg := benchConfig()
+			cfg.Store = slowStore{newMemory(), 2 * time.Millisecond}
+			return start(t, cfg, nil)
+		}},
+		{"dnsmasq", startDnsmasq},
+		{"kea, lease file", func(t *testing.T, _ *wires) func() { return startKea(t, true) }},
+		{"kea, in memory", func(t *testing.T, _ *wires) func() { return startKea(t, false) }},
+	}
+	best := map[string]float64{}
+	for _, s := range servers {
+		t.Run(s.name, func(t *testing.T) {
+			w := newWires(t, 1)
+			ip(t, "addr", "flush", "dev", "br0")
+			ip(t, "addr", "add", "10.77.0.1/16", "dev", "br0")
+			w.ip(t, 0, "addr", "add", "10.77.0.2/16", "dev", "c0")
+			stop := s.start(t, w)
+			defer stop()
+			run := func(args ...string) string {
+				ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+				defer cancel()
+				// It fails when a packet was dropped; the output says how many.
+				out, _ := w.command(ctx, 0, append(append([]string{perfdhcp, "-4", "-l", "c0"}, args...), "10.77.0.1")...).CombinedOutput()
+				return string(out)
+			}
+			until(t, "first answer of "+s.name, func() bool { return rate(run("-n", "1", "-r", "1", "-d", "1")) > 0 })
+			for _, want := range []int{2000, 4000, 6000, 8000, 12000} {
+				out := run("-r", strconv.Itoa(want), "-R", "5000", "-p", "4", "-W", "200000")
+				got := rate(out)
+				t.Logf("%-20s asked for %5d exchanges/s: %7.0f/s, drops %s", s.name, want, got, drops(out))
+				best[s.name] = max(best[s.name], got)
+			}
+		})
+	}
+	for _, s := range servers {
+		t.Logf("%-20s %7.0f exchanges/s, ssi is %.2f times as fast", s.name, best[s.name], best["ssi"]/best[s.name])
+	}
+}
+
+// rate is the exchanges a second of perfdhcp's report.
+func rate(out string) float64 {
+	if m := regexp.MustCompile(`Rate: ([0-9.]+) 4-way`).FindStringSubmatch(out); m != nil {
+		r, _ := strconv.ParseFloat(m[1], 64)
+		return r
+	}
+	return 0
+}
+
+// drops is the shares of lost DISCOVERs and REQUESTs.
+func drops(out string) string {
+	s := ""
+	for _, m := range regexp.MustCompile(`drops ratio: ([0-9.e-]+ ?%)`).FindAllStringSubmatch(out, -1) {
+		s += " " + m[1]
+	}
+	return s
+}
+
+// run starts a server of others in the namespace of the test.
+func run(t *testing.T, args ...string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	c := exec.CommandContext(ctx, args[0], args[1:]...)
+	c.Env = append(os.Environ(), "KEA_PIDFILE_DIR="+t.TempDir(), "KEA_LOCKFILE_DIR=none")
+	if err := c.Start(); err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	return func() {
+		cancel()
+		_ = c.Wait()
+	}
+}
+
+func startDnsmasq(t *testing.T, _ *wires) func() {
+	return run(t, need(t, "dnsmasq"), "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=br0", "--bind-interfaces",
+		"--dhcp-range=10.77.1.0,10.77.40.255,255.255.0.0,1h", "--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases"), "--pid-file=",
+		"--user=root", "--no-ping", "--dhcp-authoritative", "--dhcp-lease-max=20000", "--quiet-dhcp", "--log-facility=/dev/null")
+}
+
+func startKea(t *testing.T, persist bool) func() {
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "kea.json")
+	text := fmt.Sprintf(`{"Dhcp4": {"interfaces-config": {"interfaces": ["br0"], "dhcp-socket-type": "udp"}, "valid-lifetime": 3600,
+		"lease-database": {"type": "memfile", "persist": %v, "name": %q, "lfc-interval": 0},
+		"subnet4": [{"id": 1, "subnet": "10.77.0.0/16", "pools": [{"pool": "10.77.1.0 - 10.77.40.255"}]}],
+		"loggers": [{"name": "kea-dhcp4", "severity": "ERROR", "output_options": [{"output": %q}]}]}}`, persist, filepath.Join(dir, "leases.csv"), filepath.Join(dir, "log"))
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return run(t, need(t, "kea-dhcp4"), "-c", conf)
+}
