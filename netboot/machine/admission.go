@@ -266,7 +266,7 @@ func (a *Admission) admit(ctx context.Context, remote netip.Addr, req request) (
 					return decision{}, nil, err
 				}
 			}
-			next.Sealed, next.Expires, next.Granted = fresh.sealed, fresh.expires, fresh.node
+			next.Sealed, next.Expires, next.Granted, next.ID = fresh.sealed, fresh.expires, fresh.node, req.Boot
 			if next.First.IsZero() {
 				next.First = q.now
 			}

@@ -74,7 +74,7 @@ func decide(q question) decision {
 	switch {
 	case q.machine.Standing == Pending:
 		return decision{Wait, fmt.Sprintf("waits for approval; on any node: ssi node approve %s", mac), ""}
-	case len(q.boot.Sealed) > 0 && q.boot.Granted == q.machine.Node && q.now.Before(q.boot.Expires):
+	case len(q.boot.Sealed) > 0 && q.boot.Granted == q.machine.Node && q.boot.ID == q.req.Boot && q.now.Before(q.boot.Expires):
 		return decision{Same, "", ""}
 	case alive(q.node):
 		return decision{Wait, fmt.Sprintf("node %d is still %s for the cluster; waits until it is declared down", q.machine.Node, q.node), ""}

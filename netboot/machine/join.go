@@ -20,7 +20,7 @@ import (
 const (
 	tryTimeout = 20 * time.Second // of one request: above the server's own deadline
 	firstPause = time.Second      // after a try; it grows
-	lastPause  = 8 * time.Second  // and ends here
+	lastPause  = 4 * time.Second  // and ends here
 	bootIDPath = "/proc/sys/kernel/random/boot_id"
 )
 
@@ -39,12 +39,16 @@ var (
 // secret. It waits as long as the cluster lets it wait or is out of reach, until
 // ctx ends; say gets each new reason, a line for the console. Every try has a
 // deadline of its own.
-func Join(ctx context.Context, url, mac string, say func(text string)) ([]byte, error) {
+//
+// The key of this boot is kept in dir, which no other user may read: a second
+// Join, because the token expired before it was used or because the process was
+// restarted, must ask with the same one.
+func Join(ctx context.Context, dir, url, mac string, say func(text string)) ([]byte, error) {
 	id, err := os.ReadFile(bootIDPath)
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
-	j, err := newJoiner(url, mac, strings.TrimSpace(string(id)), say)
+	j, err := newJoiner(dir, url, mac, strings.TrimSpace(string(id)), say)
 	if err != nil {
 		return nil, err
 	}
@@ -87,14 +91,14 @@ type joiner struct {
 	pause func(context.Context, time.Duration) error
 }
 
-func newJoiner(url, mac, boot string, say func(string)) (*joiner, error) {
+func newJoiner(dir, url, mac, boot string, say func(string)) (*joiner, error) {
 	m, err := ParseMAC(mac)
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
-	key, err := newKey()
+	key, err := bootKey(dir)
 	if err != nil {
-		return nil, fmt.Errorf("join: make a key: %w", err)
+		return nil, fmt.Errorf("join: the key of this boot: %w", err)
 	}
 	return &joiner{url: url, mac: m, boot: boot, key: key, say: say, http: newClient(), pause: sleep}, nil
 }
@@ -132,7 +136,7 @@ func (j *joiner) run(ctx context.Context) ([]byte, error) {
 			return file, err
 		}
 		if why != j.said {
-			j.said, pause = why, firstPause
+			j.said = why
 			j.say(why)
 		}
 		// Machines that were switched on together need not ask together.
