@@ -151,6 +151,32 @@ func readBounded(file string, limit int) ([]byte, error) {
 	return b, nil
 }
 
+// Save writes the index into its own tree, as depmod does, so that the next Open
+// need not read every module. modules.dep is last: it makes the index valid.
+func (x *Index) Save() error {
+	files := x.Files(func(m *Module) (string, bool) { return m.Path, true })
+	for _, name := range []string{aliasFile, softFile, depFile} {
+		if err := replace(filepath.Join(x.dir, name), files[name]); err != nil {
+			return fmt.Errorf("write the index of kernel modules: %w", err)
+		}
+	}
+	return nil
+}
+
+// replace writes a file that appears complete or not at all.
+func replace(file string, b []byte) error {
+	temp, err := os.CreateTemp(filepath.Dir(file), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name()) // fails when it was renamed
+	_, err = temp.Write(b)
+	if err := errors.Join(err, temp.Chmod(0o644), temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), file)
+}
+
 // Files writes an index of the modules that keep lets through, with the paths
 // that it gives them: the content of each file by its name. The same modules
 // give the same bytes.

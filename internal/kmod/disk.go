@@ -16,8 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDisks is how many disks and partitions are looked at.
-const maxDisks = 8192
+const (
+	// maxDisks is how many disks and partitions are looked at.
+	maxDisks = 8192
+	// floppyMajor is of drives that are there without a medium, and slow to say so.
+	floppyMajor = 2
+)
 
 // Disk is a block device with something in it.
 type Disk struct {
@@ -147,7 +151,7 @@ func (d Disks) describe(name string) (Disk, bool) {
 	}
 	disk.Dev = unix.Mkdev(uint32(major), uint32(minor))
 	// The kernel's name is a path below /dev, mostly without a slash.
-	return disk, path.Clean("/"+disk.Name) == "/"+disk.Name && major > 0
+	return disk, path.Clean("/"+disk.Name) == "/"+disk.Name && major > 0 && major != floppyMajor
 }
 
 func (d Disks) probe(disk Disk) (FS, error) {
@@ -234,9 +238,9 @@ func (d Disks) Find(s Spec) (Disk, bool, error) {
 const poll = 500 * time.Millisecond
 
 // Wait waits until a Spec names a disk. The error, when ctx ends first, lists
-// the disks that there are. Events may be nil; else it is read only here
+// the disks that there are. Events may be nil, and must not be read elsewhere
 // meanwhile.
-func (d Disks) Wait(ctx context.Context, s Spec, events *Events) (Disk, error) {
+func (d Disks) Wait(ctx context.Context, s Spec, events Source) (Disk, error) {
 	var found Disk
 	err := WaitFor(ctx, events, func() (ok bool, err error) {
 		found, ok, err = d.Find(s)
@@ -266,7 +270,7 @@ func (d Disks) Wait(ctx context.Context, s Spec, events *Events) (Disk, error) {
 
 // WaitFor waits until ready says true or an error: it asks at once, after each
 // kernel event, and twice a second. Events may be nil.
-func WaitFor(ctx context.Context, events *Events, ready func() (bool, error)) error {
+func WaitFor(ctx context.Context, events Source, ready func() (bool, error)) error {
 	for {
 		if ok, err := ready(); ok || err != nil {
 			return err

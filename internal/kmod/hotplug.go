@@ -5,15 +5,22 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxQueue is how many events wait while a module is being loaded.
 const maxQueue = 4096
 
+// Source gives kernel events; Events is one.
+type Source interface {
+	Next(ctx context.Context) (Event, error)
+}
+
 // Hotplug keeps a machine's modules and links up to date with its devices.
 type Hotplug struct {
 	Loader *Loader
-	Events *Events
+	Events Source
 	Links  *Links // nil: none are kept
 	Sys    string // "/sys"
 	Log    *slog.Logger
@@ -37,7 +44,12 @@ func (h *Hotplug) Run(ctx context.Context) error {
 	defer cancel()
 
 	h.everything(ctx)
+	disks := false
 	for {
+		if disks && len(queue) == 0 { // once for all partitions of a new disk
+			h.links()
+			disks = false
+		}
 		select {
 		case <-again:
 			h.everything(ctx)
@@ -48,7 +60,7 @@ func (h *Hotplug) Run(ctx context.Context) error {
 				}
 				return failed // set before the queue was closed
 			}
-			h.handle(e)
+			disks = h.handle(e) || disks
 		}
 	}
 }
@@ -81,13 +93,18 @@ func (h *Hotplug) everything(ctx context.Context) {
 		h.Log.Warn("loading modules for devices failed", "err", err)
 	}
 	for _, m := range report.Failed {
-		h.Log.Warn("a module failed", "device", m.For, "err", m.Err)
+		level := slog.LevelWarn
+		if errors.Is(m.Err, unix.ENODEV) {
+			level = slog.LevelDebug // as most modules for features of CPUs
+		}
+		h.Log.Log(ctx, level, "a module failed", "device", m.For, "err", m.Err)
 	}
 	h.Log.Info("modules loaded for devices", "summary", report.Summary())
 	h.links()
 }
 
-func (h *Hotplug) handle(e Event) {
+// handle loads what an event asks for, and reports whether disks changed.
+func (h *Hotplug) handle(e Event) (disks bool) {
 	if e.Modalias != "" && (e.Action == "add" || e.Action == "change") {
 		all, err := h.Loader.Load(e.Modalias)
 		if err != nil && !errors.Is(err, ErrUnknown) {
@@ -99,9 +116,7 @@ func (h *Hotplug) handle(e Event) {
 			}
 		}
 	}
-	if e.Subsystem == "block" && e.Action != "bind" && e.Action != "unbind" {
-		h.links()
-	}
+	return e.Subsystem == "block" && e.Action != "bind" && e.Action != "unbind"
 }
 
 func (h *Hotplug) links() {

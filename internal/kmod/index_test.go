@@ -41,10 +41,8 @@ func steps(t *testing.T, x *Index, name string, rules *Rules) string {
 func TestResolve(t *testing.T) {
 	dir := sample(t)
 	scanned := open(t, dir)
-	for name, b := range scanned.Files(func(m *Module) (string, bool) { return m.Path, true }) {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
-			t.Fatal(err)
-		}
+	if err := scanned.Save(); err != nil {
+		t.Fatal(err)
 	}
 	read := open(t, dir)
 	for how, x := range map[string]*Index{"scanned": scanned, "read": read} {

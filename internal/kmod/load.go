@@ -25,7 +25,7 @@ type Loader struct {
 	kernel Kernel
 
 	mu   sync.Mutex
-	done map[string]error // what came of each module tried: nobody wants it tried for each device
+	done map[string]error // what came of each module tried: not again for each device
 }
 
 // NewLoader makes a loader. Rules may be nil; for kernel see System.
@@ -43,7 +43,8 @@ type Loaded struct {
 }
 
 // Load loads the modules of a name or alias with what they need. Parameters are
-// for the modules that the name stands for, not for their dependencies. The
+// for the modules that the name stands for, not for their dependencies. What was
+// tried before is tried again only if name is that of a module itself. The
 // error is that of the first module needed; it is ErrUnknown if no module, not
 // even a built-in one, has the name.
 func (l *Loader) Load(name string, params ...string) ([]Loaded, error) {
@@ -58,6 +59,11 @@ func (l *Loader) Load(name string, params ...string) ([]Loaded, error) {
 		targets, _ := l.index.targets(name, l.rules)
 		for _, m := range targets {
 			own[m] = true
+		}
+	}
+	if l.index.Module(name) != nil {
+		for _, s := range steps {
+			delete(l.done, s.Module.Name) // somebody may have removed it, or what it lacked
 		}
 	}
 	var all []Loaded
@@ -76,12 +82,11 @@ func (l *Loader) Load(name string, params ...string) ([]Loaded, error) {
 	return all, err
 }
 
-// step loads one module. What failed is tried again only when somebody asks for
-// it with parameters.
+// step loads one module.
 func (l *Loader) step(s Step, params []string) Loaded {
 	name := s.Module.Name
 	done := Loaded{Module: name, Needed: s.Needed}
-	if err, tried := l.done[name]; tried && (err == nil || len(params) == 0) {
+	if err, tried := l.done[name]; tried {
 		done.Err = err
 		return done
 	}

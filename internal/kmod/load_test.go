@@ -55,8 +55,11 @@ func TestLoad(t *testing.T) {
 	if all[0].Err == nil || all[0].Needed || all[3].New || all[3].Err != nil || !all[5].New {
 		t.Errorf("results: %+v", all)
 	}
-	if _, err := l.Load("libcrc32c"); err != nil || strings.Count(k.calls(), "libcrc32c") != 1 {
-		t.Errorf("again: %v, %s", err, k.calls())
+	for i, name := range []string{"net-pf-16-proto-16-family-IPVS", "ip_vs"} {
+		// For a device not again, for somebody who names it again.
+		if _, err := l.Load(name); err != nil || strings.Count(k.calls(), "libcrc32c") != 1+i {
+			t.Errorf("again by %s: %v, %s", name, err, k.calls())
+		}
 	}
 	if _, err := l.Load("e1000"); !errors.Is(err, unix.ENOEXEC) || !strings.Contains(err.Error(), "damaged or made for another kernel") {
 		t.Errorf("bad module: %v", err)
@@ -180,11 +183,73 @@ func TestHotplugHandle(t *testing.T) {
 	k := &fakeKernel{}
 	h := &Hotplug{Loader: NewLoader(open(t, sample(t)), nil, k), Log: slog.New(slog.DiscardHandler)}
 	for i, action := range []string{"remove", "add", "add", "change"} {
-		h.handle(Event{Action: action, Path: fmt.Sprint("/devices/", i), Modalias: "pci:v00008086d0000100Esvsdbcsci"})
+		if h.handle(Event{Action: action, Path: fmt.Sprint("/devices/", i), Modalias: "pci:v00008086d0000100Esvsdbcsci"}) {
+			t.Error("a network card is a disk")
+		}
 	}
 	h.handle(Event{Action: "add", Path: "/devices/x", Modalias: "nobody:knows"})
 	if k.calls() != "e1000" {
 		t.Errorf("loaded %s", k.calls())
+	}
+	if !h.handle(Event{Action: "remove", Path: "/devices/sda", Subsystem: "block"}) {
+		t.Error("a disk is none")
+	}
+}
+
+// source gives events until it says that some were lost, and then one after
+// which it waits for the context.
+type source struct {
+	flood  int // events to give
+	before func()
+	ended  bool
+}
+
+func (s *source) Next(ctx context.Context) (Event, error) {
+	if s.flood > 0 {
+		s.flood--
+		return Event{Action: "add", Path: "/devices/x", Modalias: "nobody:knows"}, nil
+	}
+	if s.before != nil {
+		s.before()
+		s.before = nil
+		return Event{}, errOverflow
+	}
+	if s.ended {
+		return Event{}, unix.EBADF
+	}
+	<-ctx.Done()
+	return Event{}, ctx.Err()
+}
+
+// When events are lost, by the kernel or because too many wait, everything is
+// looked at again.
+func TestHotplugOverflow(t *testing.T) {
+	for name, flood := range map[string]int{"kernel": 0, "queue": 3 * maxQueue} {
+		sys := sysfs(t, map[string]string{"x": "nobody:knows"})
+		done := make(chan struct{})
+		k := &fakeKernel{loaded: func(string) { close(done) }}
+		from := &source{flood: flood, before: func() { plug(t, sys, "new", "pci:v00008086d0000100Esvsdbcsci") }}
+		h := &Hotplug{Loader: NewLoader(open(t, sample(t)), nil, k), Events: from, Sys: sys, Log: slog.New(slog.DiscardHandler)}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- h.Run(ctx) }()
+		select {
+		case <-done:
+		case <-time.After(20 * time.Second):
+			t.Errorf("%s: the device whose event was lost has no module", name)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("%s: Run: %v", name, err)
+		}
+	}
+}
+
+// A socket that fails ends Run with its error.
+func TestHotplugFails(t *testing.T) {
+	h := &Hotplug{Loader: NewLoader(open(t, sample(t)), nil, &fakeKernel{}), Events: &source{ended: true}, Sys: sysfs(t, map[string]string{"x": "y"}), Log: slog.New(slog.DiscardHandler)}
+	if err := h.Run(t.Context()); !errors.Is(err, unix.EBADF) {
+		t.Errorf("Run: %v", err)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // Scan reads the index of a tree from its modules, as depmod does. Debian's
 // cloud kernel with 1,100 modules takes some seconds, so write the result (see
-// Index.Files) where it is needed again.
+// Index.Save) where it is needed again.
 func Scan(dir string) (*Index, error) {
 	x := newIndex(dir)
 	files := map[string][]byte{}

@@ -199,6 +199,7 @@ func guest() error {
 	disks := kmod.Disks{Sys: "/sys", Dev: "/dev"}
 	hotplug := kmod.Hotplug{Loader: loader, Events: events, Links: &kmod.Links{Disks: disks}, Sys: "/sys", Log: slog.New(slog.NewTextHandler(os.Stdout, nil))}
 	running, stop := context.WithCancel(ctx)
+	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- hotplug.Run(running) }()
 	spec, err := kmod.ParseSpec("LABEL=root")
@@ -226,7 +227,7 @@ func guest() error {
 			return err
 		}
 	}
-	for file, want := range map[string]bool{"/sys/class/net/bond0": false, "/sys/class/net/dummy2": true, "/sys/class/net/dummy3": false, "/sys/module/crc32c_generic": true, "/dev/nbd0": false, "/dev/loop0": false} {
+	for file, want := range map[string]bool{"/sys/class/net/bond0": false, "/sys/class/net/dummy2": true, "/sys/class/net/dummy3": false, "/sys/module/libcrc32c": true, "/dev/nbd0": false, "/dev/loop0": false} {
 		if _, err := os.Stat(file); (err == nil) != want {
 			return fmt.Errorf("%s: %v, want it there: %v", file, err, want)
 		}
