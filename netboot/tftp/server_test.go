@@ -53,7 +53,9 @@ func (f files) Open(name string) (io.ReadSeekCloser, fs.FileInfo, error) {
 // server starts one on loopback; its reports come by the channel.
 func server(t testing.TB, cfg Config) (*Server, <-chan Transfer) {
 	reports := make(chan Transfer, 1000)
-	cfg.Log = func(r Transfer) { reports <- r }
+	if cfg.Log == nil {
+		cfg.Log = func(r Transfer) { reports <- r }
+	}
 	c, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +88,7 @@ func random(n int) []byte {
 	return b
 }
 
-func fast() Limits { return Limits{Wait: 50 * time.Millisecond, Retries: 20} }
+func fast() Limits { return Limits{Wait: 5 * time.Millisecond, Retries: 100} }
 
 // An independent client reads files of all kinds of length.
 func TestRead(t *testing.T) {
@@ -415,8 +417,7 @@ func TestSilent(t *testing.T) {
 func FuzzRequest(f *testing.F) {
 	f.Add(rrq(1, "f", "octet"), []byte{0, 4, 0, 1})
 	f.Add(rrq(1, "f", "octet", "tsize", "0"), []byte{0, 5, 0, 0, 0})
-	s, _ := server(f, Config{Files: files{"f": random(600)}, Limits: Limits{Wait: time.Millisecond, Retries: 1, PerClient: 64}})
-	s.cfg.Log = nil
+	s, _ := server(f, Config{Files: files{"f": random(600)}, Limits: Limits{Wait: time.Millisecond, Retries: 1, PerClient: 64}, Log: func(Transfer) {}})
 	f.Fuzz(func(t *testing.T, b, next []byte) {
 		if len(b) > 2000 || len(next) > 2000 {
 			return
