@@ -106,8 +106,8 @@ func (m *Machine) powerOn(ctx context.Context) error {
 	m.life = l
 	m.mu.Unlock()
 	if err := l.monitor.negotiate(ctx); err != nil {
-		if killErr := l.kill(); killErr != nil {
-			return fmt.Errorf("%w; %w", err, killErr)
+		if ended := l.kill(); ended != nil { // it was faster, and says why
+			return fmt.Errorf("%w: %w", err, ended)
 		}
 		return fmt.Errorf("%w: %s", err, l.said.String())
 	}

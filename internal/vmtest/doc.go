@@ -5,8 +5,9 @@
 // machines cannot run, waits until few enough machines run on this computer, and
 // ends everything with the test. If the test failed, the consoles, the captures
 // of all segments and a summary are kept, and the test's output says where.
-// Kernel is Debian's 6.12 cloud kernel, fetched once; Binary is ssi, built when
-// it changed; Netns is a network namespace for servers of the test.
+// CloudKernel is Debian's 6.12 cloud kernel, fetched once; Binary is ssi, built
+// when it changed; Made keeps what else takes long to make; Net.Netns is a network
+// namespace for servers of the test.
 //
 // Kernel, binaries, locks and artefacts are in the directory that SSI_TEST_CACHE
 // names, by default ssi-test in the user's cache directory. Nothing else outside
@@ -16,10 +17,10 @@
 // # Locks and goroutines
 //
 // Files in locks/ are locked with flock(2), so the kernel releases them with the
-// process: `kernel` and `binary` while such a thing is made; `queue` while a test
-// takes its places, so that two tests never wait for each other; and one `slotN`
-// for each machine that may run. Order: queue, then slots; kernel and binary are
-// held alone. The package starts no goroutine.
+// process: `kernel`, `binary` and `made-NAME` while such a thing is made; `queue`
+// while a test takes its places, so that two tests never wait for each other; and
+// one `slotN` for each machine that may run. Order: made-NAME, queue, slots, the
+// others. The package starts no goroutine.
 //
 // # Limits
 //

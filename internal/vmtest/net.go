@@ -14,7 +14,7 @@ import (
 
 // Patience bounds every wait of Machine; nothing takes nearly as long on an idle
 // computer.
-const Patience = 90 * time.Second
+const Patience = 3 * time.Minute
 
 // Net is the network of one test. Its methods fail the test instead of returning
 // errors.

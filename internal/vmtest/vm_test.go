@@ -183,11 +183,16 @@ func TestNamespaceServes(t *testing.T) {
 		t.Skip("skipped: machines take long, and -short is set")
 	}
 	n := New(t, 1)
+	base := filepath.Join(t.TempDir(), "base")
+	if err := os.WriteFile(base, append([]byte("base"), make([]byte, 1<<20-4)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	ns := n.Netns("lan", "srv", "192.0.2.9/24")
 	k := CloudKernel(t)
 	m := n.Machine(vm.Spec{
-		Name: "n1", Kernel: k.Image, Initrd: testInitrd(t, k, "failover", "net_failover", "virtio_net"),
+		Name: "n1", Kernel: k.Image, Initrd: testInitrd(t, k, "failover", "net_failover", "virtio_net", "virtio_blk"),
 		Append: console + "test.ip=192.0.2.1/24", NICs: []vm.NIC{{Segment: "lan"}},
+		Disks:  []vm.Disk{{Path: Overlay(t, base), Format: "qcow2"}},
 		Reboot: true,
 	})
 	m.Start()
@@ -214,7 +219,18 @@ func TestNamespaceServes(t *testing.T) {
 	}
 	<-done
 
-	// Spec.Reboot: a reset from outside, then by itself, starts it anew.
+	// What is written to an overlay is not written to its base.
+	m.Type("read")
+	m.Say(`DISK base\.`)
+	m.Type("write over")
+	m.Say("WRITTEN")
+	m.Type("read")
+	m.Say(`DISK over\.`)
+	if b, err := os.ReadFile(base); err != nil || string(b[:4]) != "base" {
+		t.Errorf("the base has %q, %v", b[:4], err)
+	}
+
+	// With Spec.Reboot a reset starts it anew.
 	ctx, cancel := within(t)
 	defer cancel()
 	if err := m.Reset(ctx); err != nil {
@@ -223,8 +239,6 @@ func TestNamespaceServes(t *testing.T) {
 	if err := m.Event(ctx, "RESET"); err != nil {
 		t.Error(err)
 	}
-	m.Say("INIT READY")
-	m.Type("reboot")
 	m.Say("INIT READY")
 	if err := m.PowerDown(ctx); err != nil {
 		t.Fatal(err)
