@@ -16,12 +16,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ssi/init/boot"
 	"ssi/internal/keeper"
 	"ssi/internal/proc"
 )
 
 // The test binary is PID 1 of a PID namespace, its node and its spawn role, too.
 func TestMain(m *testing.M) {
+	if ByKernel(os.Args, func(string) bool { return false }) && len(os.Args) == 1 {
+		os.Exit(Run(machineOptions()))
+	}
 	if len(os.Args) > 1 {
 		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 		switch os.Args[1] {
@@ -30,7 +34,18 @@ func TestMain(m *testing.M) {
 				_ = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 				_ = unix.Mount("proc", "/proc", "proc", 0, "")
 			}
-			os.Exit(Run(Options{RunDir: os.Getenv("TEST_DIR"), Cgroup: "ssi-init-test-" + filepath.Base(os.Getenv("TEST_DIR")), Log: log}))
+			o := Options{RunDir: os.Getenv("TEST_DIR"), Cgroup: "ssi-init-test-" + filepath.Base(os.Getenv("TEST_DIR")), Log: log}
+			if os.Getenv("TEST_BOOT") != "" {
+				o.Boot, o.testBoot = []string{"boot"}, true
+			}
+			os.Exit(Run(o))
+		case "boot":
+			if os.Getenv("TEST_BOOT") != "" {
+				os.Exit(testBoot(log, os.Args[2:]))
+			}
+			os.Exit(machineBoot(os.Args[2:]))
+		case "getty":
+			os.Exit(boot.RunGetty(boot.RoleLog("getty", slog.LevelInfo), os.Args[2:]))
 		case "node":
 			os.Exit(testNode(log))
 		case "spawn": // a child of PID 1 that creates nothing
@@ -125,6 +140,12 @@ type box struct {
 // start starts the role init; namespace tells whether as process 1.
 func start(t *testing.T, namespace bool) *box {
 	t.Helper()
+	return startWith(t, namespace, func(*box) {})
+}
+
+// startWith starts it after prepare.
+func startWith(t *testing.T, namespace bool, prepare func(*box)) *box {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: it makes PID namespaces")
 	}
@@ -141,6 +162,7 @@ func start(t *testing.T, namespace bool) *box {
 	if namespace {
 		x.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID | syscall.CLONE_NEWNS
 	}
+	prepare(x)
 	if err := x.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,12 @@ import (
 // of the initramfs, and executes program there in place of this process. It
 // returns only with an error. See switch_root(8).
 func switchRoot(newRoot, program string) error {
+	// Nothing is touched before it is certain that there is a root to go on in.
+	if is, err := mounted(newRoot); err != nil {
+		return fmt.Errorf("new root: %w", err)
+	} else if !is {
+		return fmt.Errorf("nothing is mounted on %s", newRoot)
+	}
 	// A mount below a shared one cannot be moved.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make / private: %w", err)
