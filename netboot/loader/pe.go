@@ -28,6 +28,9 @@ type efi struct {
 // readEFI takes apart the headers of an EFI program and checks that its sections
 // are in the file, aligned, and apart from each other in file and memory.
 func readEFI(r io.ReaderAt, size int64, f Firmware) (efi, error) {
+	if err := countSections(r, size); err != nil {
+		return efi{}, fmt.Errorf("no EFI program: %w", err)
+	}
 	// debug/pe reads without knowing the size: the section reader ends it.
 	file, err := pe.NewFile(io.NewSectionReader(r, 0, size))
 	if err != nil {
@@ -46,8 +49,6 @@ func readEFI(r io.ReaderAt, size int64, f Firmware) (efi, error) {
 		return efi{}, fmt.Errorf("no EFI program for %s: it is made for machine %#x, not %#x", f, file.Machine, machine)
 	case opt.Subsystem != subsystemEFI:
 		return efi{}, fmt.Errorf("no EFI program: its subsystem is %d", opt.Subsystem)
-	case len(file.Sections) == 0 || len(file.Sections) > maxPESections:
-		return efi{}, fmt.Errorf("no EFI program: it has %d sections", len(file.Sections))
 	case !alignment(opt.FileAlignment) || !alignment(opt.SectionAlignment):
 		return efi{}, fmt.Errorf("no EFI program: it is aligned to %d in the file and %d in memory", opt.FileAlignment, opt.SectionAlignment)
 	}
@@ -59,6 +60,27 @@ func readEFI(r io.ReaderAt, size int64, f Firmware) (efi, error) {
 		return efi{}, fmt.Errorf("%w: its signature ends at %d, the file at %d", errCut, int64(d.VirtualAddress)+int64(d.Size), size)
 	}
 	return e, nil
+}
+
+// countSections looks at the number of sections before debug/pe does, which reads
+// relocations for each of up to 65535.
+func countSections(r io.ReaderAt, size int64) error {
+	h, err := head(r, size, peOffset+4)
+	if err != nil {
+		return err
+	}
+	at := int64(binary.LittleEndian.Uint32(h[peOffset:]))
+	var b [4 + peFileHeader]byte
+	if string(h[:2]) != "MZ" || at+int64(len(b)) > size {
+		return errors.New("it does not have the headers of one")
+	}
+	if _, err := r.ReadAt(b[:], at); err != nil {
+		return err
+	}
+	if n := binary.LittleEndian.Uint16(b[4+2:]); n == 0 || n > maxPESections {
+		return fmt.Errorf("it has %d sections, not 1 to %d", n, maxPESections)
+	}
+	return nil
 }
 
 func (e efi) checkSections(size int64) error {

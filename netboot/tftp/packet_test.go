@@ -83,11 +83,12 @@ func (c *client) take(block, last int64) (int64, bool) {
 // Every block arrives whatever is lost, and the numbers may wrap.
 func TestWindow(t *testing.T) {
 	for _, blocks := range []int{1, 4, MaxWindow} {
-		for _, size := range []int64{0, 1, 512, 3000 * 512, 70000 * 512} {
+		for _, size := range []int64{0, 1, 512, 3000 * 512} {
 			for loss := range 4 {
 				transferAll(t, size, blocks, uint32(loss))
 			}
 		}
+		transferAll(t, 70000*512, blocks, 1)
 	}
 }
 
