@@ -206,11 +206,11 @@ func (a *Admission) Admit(ctx context.Context, remote netip.Addr, body []byte) (
 		return reject(http.StatusOK, stateWait, "the cluster cannot admit a node now: "+err.Error())
 	}
 	switch d.verdict {
-	case Same, Grant:
+	case verdictSame, verdictGrant:
 		return http.StatusOK, mustJSON(answer{State: stateAdmitted, Sealed: sealed})
-	case Again:
+	case verdictAgain:
 		return reject(http.StatusConflict, stateAgain, d.why)
-	case Refuse:
+	case verdictRefuse:
 		return reject(http.StatusForbidden, stateDenied, d.why)
 	}
 	return reject(http.StatusOK, stateWait, d.why)
@@ -253,14 +253,14 @@ func (a *Admission) admit(ctx context.Context, remote netip.Addr, req request) (
 		d := decide(q)
 		next := q.boot
 		switch d.verdict {
-		case Same:
+		case verdictSame:
 			return d, q.boot.Sealed, nil
-		case Claim:
+		case verdictClaim:
 			if _, err := seal(req, nil); err != nil {
-				return decision{Refuse, "the key of the request is none", ""}, nil, nil //nolint:nilerr // that is the answer
+				return decision{verdictRefuse, "the key of the request is none", ""}, nil, nil //nolint:nilerr // that is the answer
 			}
 			next.Key, next.ID = req.Key, req.Boot
-		case Grant:
+		case verdictGrant:
 			if fresh == nil || fresh.node != q.machine.Node {
 				if fresh, err = a.credential(ctx, req, q.machine.Node); err != nil {
 					return decision{}, nil, err
@@ -283,7 +283,7 @@ func (a *Admission) admit(ctx context.Context, remote netip.Addr, req request) (
 		if err != nil && !errno.Is(err, errno.Exists) {
 			return decision{}, nil, err
 		}
-		if err == nil && d.verdict == Grant {
+		if err == nil && d.verdict == verdictGrant {
 			a.log.Info("a machine is admitted", "op", "admit", "mac", req.MAC.String(), "node", fresh.node, "peer", remote.String())
 			return d, next.Sealed, nil
 		}

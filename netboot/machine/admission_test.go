@@ -422,7 +422,7 @@ func BenchmarkAdmit(b *testing.B) {
 		if err := w.table.editBoot(b.Context(), m.ID(), func(Boot) (Boot, bool) { return Boot{At: w.clock.now(), IP: at}, true }); err != nil {
 			b.Fatal(err)
 		}
-		if d, _, err := w.adm.admit(b.Context(), at, req); err != nil || d.verdict != Grant {
+		if d, _, err := w.adm.admit(b.Context(), at, req); err != nil || d.verdict != verdictGrant {
 			b.Fatal(d, err)
 		}
 	}

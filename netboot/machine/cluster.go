@@ -21,6 +21,8 @@ func Of(c *cluster.Cluster) Cluster { return running{c} }
 
 type running struct{ c *cluster.Cluster }
 
+func (r running) Self() id.Node { return r.c.Self() }
+
 func (r running) State(n id.Node) api.State {
 	return api.State(r.c.Members().Load().Get(n).State.String())
 }

@@ -27,34 +27,34 @@ func TestDecide(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		change  func(*question)
-		verdict Verdict
+		verdict verdict
 		why     string
 		alarm   bool
 	}{
-		{"all is well", func(*question) {}, Grant, "", false},
-		{"by its second MAC", func(q *question) { q.neighbour = mac(2) }, Grant, "", false},
-		{"not on our segment", func(q *question) { q.near, q.neighbour = false, MAC{} }, Grant, "", false},
-		{"unknown", func(q *question) { q.machine = nil }, Wait, "does not know this machine (52:54:00:00:00:01)", false},
-		{"denied", func(q *question) { q.machine.Standing = Denied }, Refuse, "an operator denied", false},
-		{"pending", func(q *question) { q.machine.Standing = Pending }, Wait, "waits for approval", false},
-		{"first request", func(q *question) { q.boot.Key = nil }, Claim, "", false},
-		{"first request of a pending machine", func(q *question) { q.boot.Key, q.machine.Standing = nil, Pending }, Claim, "", false},
-		{"never booted", func(q *question) { q.boot = Boot{} }, Again, "has not booted this machine", false},
-		{"end of the window", func(q *question) { q.boot.Key, q.boot.At = nil, now.Add(-Window) }, Claim, "", false},
-		{"after the window", func(q *question) { q.boot.Key, q.boot.At = nil, now.Add(-Window-1) }, Again, "within the last 5m", false},
-		{"asked in the window, approved later", func(q *question) { q.boot.At = now.Add(-10 * time.Hour) }, Grant, "", false},
-		{"another address", func(q *question) { q.remote = ip("10.0.0.9") }, Refuse, "came from 10.0.0.9", true},
-		{"another address, first request", func(q *question) { q.remote, q.boot.Key = ip("10.0.0.9"), nil }, Refuse, "came from 10.0.0.9", true},
-		{"another MAC with the address", func(q *question) { q.neighbour = mac(9) }, Refuse, "is used by 52:54:00:00:00:09", true},
-		{"another key", func(q *question) { q.req.Key = other }, Refuse, "with another key", true},
-		{"another key after the credential", func(q *question) { given(q); q.req.Key = other }, Refuse, "with another key", true},
-		{"the same again", given, Same, "", false},
-		{"the same again while it joins", func(q *question) { given(q); q.node = api.ComingUp }, Same, "", false},
-		{"expired unused", func(q *question) { given(q); q.boot.Expires = now }, Grant, "", false},
-		{"the number was changed", func(q *question) { given(q); q.machine.Node = 3 }, Grant, "", false},
-		{"another kernel of the same key", func(q *question) { given(q); q.req.Boot = "c" }, Grant, "", false},
-		{"long after its credential", func(q *question) { given(q); q.boot.First, q.boot.Expires = now.Add(-RenewWindow-1), now.Add(-1) }, Again, "had its credential 5m0s ago", false},
-		{"its node is still up", func(q *question) { q.node = api.Up }, Wait, "node 2 is still UP", false},
+		{"all is well", func(*question) {}, verdictGrant, "", false},
+		{"by its second MAC", func(q *question) { q.neighbour = mac(2) }, verdictGrant, "", false},
+		{"not on our segment", func(q *question) { q.near, q.neighbour = false, MAC{} }, verdictGrant, "", false},
+		{"unknown", func(q *question) { q.machine = nil }, verdictWait, "does not know this machine (52:54:00:00:00:01)", false},
+		{"denied", func(q *question) { q.machine.Standing = Denied }, verdictRefuse, "an operator denied", false},
+		{"pending", func(q *question) { q.machine.Standing = Pending }, verdictWait, "waits for approval", false},
+		{"first request", func(q *question) { q.boot.Key = nil }, verdictClaim, "", false},
+		{"first request of a pending machine", func(q *question) { q.boot.Key, q.machine.Standing = nil, Pending }, verdictClaim, "", false},
+		{"never booted", func(q *question) { q.boot = Boot{} }, verdictAgain, "has not booted this machine", false},
+		{"end of the window", func(q *question) { q.boot.Key, q.boot.At = nil, now.Add(-Window) }, verdictClaim, "", false},
+		{"after the window", func(q *question) { q.boot.Key, q.boot.At = nil, now.Add(-Window-1) }, verdictAgain, "within the last 5m", false},
+		{"asked in the window, approved later", func(q *question) { q.boot.At = now.Add(-10 * time.Hour) }, verdictGrant, "", false},
+		{"another address", func(q *question) { q.remote = ip("10.0.0.9") }, verdictRefuse, "came from 10.0.0.9", true},
+		{"another address, first request", func(q *question) { q.remote, q.boot.Key = ip("10.0.0.9"), nil }, verdictRefuse, "came from 10.0.0.9", true},
+		{"another MAC with the address", func(q *question) { q.neighbour = mac(9) }, verdictRefuse, "is used by 52:54:00:00:00:09", true},
+		{"another key", func(q *question) { q.req.Key = other }, verdictRefuse, "with another key", true},
+		{"another key after the credential", func(q *question) { given(q); q.req.Key = other }, verdictRefuse, "with another key", true},
+		{"the same again", given, verdictSame, "", false},
+		{"the same again while it joins", func(q *question) { given(q); q.node = api.ComingUp }, verdictSame, "", false},
+		{"expired unused", func(q *question) { given(q); q.boot.Expires = now }, verdictGrant, "", false},
+		{"the number was changed", func(q *question) { given(q); q.machine.Node = 3 }, verdictGrant, "", false},
+		{"another kernel of the same key", func(q *question) { given(q); q.req.Boot = "c" }, verdictGrant, "", false},
+		{"long after its credential", func(q *question) { given(q); q.boot.First, q.boot.Expires = now.Add(-RenewWindow-1), now.Add(-1) }, verdictAgain, "had its credential 5m0s ago", false},
+		{"its node is still up", func(q *question) { q.node = api.Up }, verdictWait, "node 2 is still UP", false},
 	} {
 		q := good()
 		c.change(&q)
@@ -62,7 +62,7 @@ func TestDecide(t *testing.T) {
 		if d.verdict != c.verdict || !strings.Contains(d.why, c.why) || (d.alarm != "") != c.alarm {
 			t.Errorf("%s: %+v", c.name, d)
 		}
-		if d.why == "" && (d.verdict == Wait || d.verdict == Refuse || d.verdict == Again) {
+		if d.why == "" && (d.verdict == verdictWait || d.verdict == verdictRefuse || d.verdict == verdictAgain) {
 			t.Errorf("%s: no reason", c.name)
 		}
 	}

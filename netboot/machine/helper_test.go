@@ -82,6 +82,8 @@ func newFakeCluster() *fakeCluster {
 	return &fakeCluster{states: map[id.Node]api.State{1: api.Up}, given: map[id.Node]bool{1: true}}
 }
 
+func (f *fakeCluster) Self() id.Node { return 1 }
+
 func (f *fakeCluster) State(n id.Node) api.State {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -23,6 +23,8 @@ type Registry interface {
 
 // Cluster is what the table needs of the cluster; see Of.
 type Cluster interface {
+	// Self is this node.
+	Self() id.Node
 	// State is that of a node now; "" or NEVERUP if it never joined.
 	State(id.Node) api.State
 	// Given reports whether a number was ever given to a node that may come back.
@@ -164,6 +166,9 @@ func (t *Table) Remove(ctx context.Context, p api.MachineRemoveParams) (m *Machi
 		m, err := b.Find(p.Machine)
 		if err != nil {
 			return nil, err
+		}
+		if m.Node != 0 && m.Node == t.cluster.Self() { // Revoke would refuse, too late
+			return nil, invalid("%s is the node you are on; remove it from another node", m)
 		}
 		return m, b.removeKnown(m, p.Force, t.cluster)
 	})

@@ -162,10 +162,14 @@ func TestRemove(t *testing.T) {
 	if _, revoked, err := w.table.Remove(t.Context(), api.MachineRemoveParams{Machine: "node3"}); err != nil || revoked {
 		t.Errorf("one that never joined: revoked %v, %v", revoked, err)
 	}
+	w.cluster.set(1, api.Down)
+	w.add(specs("52:54:00:00:00:12 node=1")[0])
+	_, _, err = w.table.Remove(t.Context(), api.MachineRemoveParams{Machine: "1", Force: true})
+	wantErr(t, err, errno.Invalid, "is the node you are on")
 	if fmt.Sprint(w.cluster.revoked) != "[2]" {
 		t.Errorf("revoked: %v", w.cluster.revoked)
 	}
-	if list, err := w.table.List(); err != nil || len(list.Machines) != 0 {
+	if list, err := w.table.List(); err != nil || len(list.Machines) != 1 {
 		t.Errorf("left over: %+v, %v", list, err)
 	}
 }
