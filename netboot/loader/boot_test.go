@@ -45,7 +45,7 @@ func TestUKIBoots(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := UKI{
-		Stub: code, Firmware: UEFIx64, Kernel: Section{Data: kernel, Size: image.Size()}, Initramfs: section("", busybox(t)),
+		Stub: code, Firmware: UEFIx64, Kernel: Section{Data: kernel, Size: image.Size()}, Initramfs: section("", busybox(t, "UKI BOOTED")),
 		Cmdline:   Cmdline{{"console", "ttyS0"}, {"panic", "-1"}, {"quiet", ""}, {"ssi.text", "two words"}},
 		OSRelease: "ID=ssi\nNAME=ssi\n", Release: k.Version,
 	}
@@ -77,7 +77,7 @@ func TestUKIBoots(t *testing.T) {
 }
 
 // busybox is an initramfs that shows its command line and ends the machine.
-func busybox(t *testing.T) []byte {
+func busybox(t *testing.T, says string) []byte {
 	path := "/bin/busybox"
 	program, err := os.ReadFile(path)
 	if err != nil {
@@ -103,7 +103,7 @@ func busybox(t *testing.T) []byte {
 	add("proc", 0o040755, "")
 	add("bin", 0o040755, "")
 	add("bin/busybox", 0o100755, string(program))
-	add("init", 0o100755, "#!/bin/busybox sh\n/bin/busybox mount -t proc proc /proc\nread line < /proc/cmdline\necho \"UKI BOOTED $line\"\n/bin/busybox poweroff -f\n")
+	add("init", 0o100755, "#!/bin/busybox sh\n/bin/busybox mount -t proc proc /proc\nread line < /proc/cmdline\necho \""+says+" $line\"\n/bin/busybox poweroff -f\n")
 	add(cpioEnd, 0, "")
 	return gz(b.Bytes())
 }

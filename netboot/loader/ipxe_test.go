@@ -1,0 +1,109 @@
+package loader
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ssi/internal/vm"
+	"ssi/internal/vmtest"
+	"ssi/netboot/httpboot"
+)
+
+// A machine boots by iPXE with the script: first the server does not have the
+// kernel, and the console says so; then it has.
+func TestIPXEBoots(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped: machines take long, and -short is set")
+	}
+	dnsmasq, err := exec.LookPath("dnsmasq")
+	if err != nil {
+		t.Skip("there is no DHCP server for the test: apt install dnsmasq-base")
+	}
+	initramfs, err := Bytes(busybox(t, "IPXE BOOTED"), time.Unix(1, 0), InitramfsCheck)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := vmtest.New(t, 1)
+	kernel, err := File(vmtest.CloudKernel(t).Image, KernelCheck(BIOS))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := netip.MustParseAddrPort("192.0.2.1:80")
+	script, err := Boot{
+		Server: server, Kernel: "vmlinuz", Initramfs: "initrd.img", BootIF: true,
+		Cmdline: Cmdline{{"console", "ttyS0"}, {"panic", "-1"}, {"quiet", ""}, {"ssi.text", "two words"}},
+	}.IPXE()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := NewTree(map[string]Entry{"vmlinuz": kernel, "initrd.img": initramfs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shelf Shelf
+	var refused atomic.Int32
+	accesses := make(chan httpboot.Access, 100)
+	ns := n.Netns("lan", "lan0", "192.0.2.1/24")
+	var web *httpboot.Server
+	dhcp := exec.Command(dnsmasq, "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=lan0", "--leasefile-ro", "--user=root", "--pid-file=",
+		"--dhcp-range=192.0.2.10,192.0.2.20", "--dhcp-boot=http://192.0.2.1/boot.ipxe", "--dhcp-option-force=encap:175,176,1b")
+	if err := ns.Do(func() error {
+		l, err := httpboot.Listen(server)
+		if err != nil {
+			return err
+		}
+		web = httpboot.New(l, httpboot.Config{
+			Files: &shelf, Log: func(a httpboot.Access) { accesses <- a },
+			Dynamic: func(_ context.Context, r httpboot.Request) (httpboot.Response, bool) {
+				switch r.Path {
+				case "boot.ipxe":
+					return httpboot.Response{Body: script}, true
+				case "vmlinuz": // asked for here as long as it is not on the shelf
+					if refused.Add(1) == 3 {
+						shelf.Put(tree)
+					}
+					return httpboot.Response{Status: http.StatusServiceUnavailable}, true
+				}
+				return httpboot.Response{}, false
+			},
+		})
+		return dhcp.Start()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = dhcp.Process.Kill()
+		_ = dhcp.Wait()
+		if err := web.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	m := n.Machine(vm.Spec{Name: "ipxe", Boot: vm.BootNetwork, Memory: 512, NICs: []vm.NIC{{Segment: "lan"}}})
+	m.Start()
+	m.Say(`192\.0\.2\.1:80 did not deliver what this machine boots from`)
+	m.Say(`trying again in 4 seconds`)
+	mac := m.MAC(0).String()
+	m.Say(fmt.Sprintf(`IPXE BOOTED initrd=initrd\.img console=ttyS0 panic=-1 quiet ssi\.text="two words" BOOTIF=01-%s`, strings.ReplaceAll(mac, ":", "-")))
+	m.Off()
+	var kernels int
+	for len(accesses) > 0 {
+		a := <-accesses
+		if a.Path == "/vmlinuz" && a.Status == http.StatusOK {
+			kernels++
+			if a.MAC.String() != mac || a.Bytes != kernel.Size() {
+				t.Errorf("%+v", a)
+			}
+			t.Logf("kernel by HTTP to iPXE: %.1f MB/s", float64(a.Bytes)/1e6/a.Duration.Seconds())
+		}
+	}
+	if kernels != 1 {
+		t.Errorf("the kernel was fetched %d times", kernels)
+	}
+}
