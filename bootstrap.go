@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"strings"
 
 	"ssi/applet"
 	"ssi/cluster"
@@ -18,7 +20,7 @@ type bootstrap struct{ version string }
 
 // Init founds a cluster.
 func (bootstrap) Init(_ context.Context, o applet.InitOptions) (applet.InitResult, error) {
-	cfg, err := config.Load(config.Path)
+	cfg, err := loadConfig()
 	if err != nil {
 		return applet.InitResult{}, err
 	}
@@ -41,7 +43,7 @@ func (bootstrap) Init(_ context.Context, o applet.InitOptions) (applet.InitResul
 
 // Join asks a cluster to be let in.
 func (b bootstrap) Join(ctx context.Context, o applet.JoinOptions) (applet.JoinResult, error) {
-	cfg, err := config.Load(config.Path)
+	cfg, err := loadConfig()
 	if err != nil {
 		return applet.JoinResult{}, err
 	}
@@ -71,15 +73,15 @@ func join(ctx context.Context, cfg config.Config, o applet.JoinOptions, version 
 
 // Rejoin puts the state of a node aside whose daemon cannot start.
 func (bootstrap) Rejoin(context.Context) (string, error) {
-	cfg, err := config.Load(config.Path)
+	cfg, err := loadConfig()
 	if err != nil {
 		return "", err
 	}
 	return cluster.PutAside(cfg.StateDir)
 }
 
-// ownAddr is where other nodes reach this one: as told, as configured, or the
-// address of the default route.
+// ownAddr is where other nodes reach this one: as told, as configured, the address
+// of the first interconnect, or that of the default route.
 func ownAddr(told string, cfg config.Config) (string, error) {
 	switch {
 	case told != "":
@@ -91,11 +93,37 @@ func ownAddr(told string, cfg config.Config) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	for _, name := range cfg.Interconnects() {
+		if ip, ok := addrOf(name); ok {
+			return net.JoinHostPort(ip.String(), port), nil
+		}
+	}
 	ip, err := routeAddr()
 	if err != nil {
 		return "", fmt.Errorf("which address do other nodes reach this one at? %w; say it with --addr, or addr in %s", err, config.Path)
 	}
 	return net.JoinHostPort(ip.String(), port), nil
+}
+
+// addrOf is the first address of an interface, named by its name or MAC address,
+// that others can reach.
+func addrOf(name string) (netip.Addr, bool) {
+	links, err := net.Interfaces()
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	for _, l := range links {
+		if l.Name != name && !strings.EqualFold(l.HardwareAddr.String(), name) {
+			continue
+		}
+		addrs, _ := l.Addrs() // none: it went away
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() {
+				return p.Addr(), true
+			}
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // routeAddr is the source address of the default route. Connecting a UDP socket
@@ -109,9 +137,19 @@ func routeAddr() (net.IP, error) {
 	return conn.LocalAddr().(*net.UDPAddr).IP, nil
 }
 
+// nodeName is the configured name, or the host name. A machine that was given
+// neither is named after the interface it booted from.
 func nodeName(cfg config.Config) (string, error) {
 	if cfg.Name != "" {
 		return cfg.Name, nil
 	}
-	return os.Hostname()
+	name, err := os.Hostname()
+	if err == nil && config.CheckName(name) != nil {
+		for _, i := range cfg.Interfaces {
+			if i.MAC != "" {
+				return "m" + strings.ReplaceAll(i.MAC, ":", ""), nil
+			}
+		}
+	}
+	return name, err
 }

@@ -19,7 +19,6 @@ import (
 	"ssi/applet"
 	pid1 "ssi/init"
 	"ssi/init/boot"
-	"ssi/internal/config"
 	"ssi/lab"
 	"ssi/vproc/procfs"
 	"ssi/vproc/ptrace"
@@ -43,6 +42,7 @@ func run(args []string) int {
 	}
 	env := applet.System(args, version)
 	env.Exec = execOn
+	env.End = boot.EndMachine
 	env.LocalProc = procfs.Local
 	env.Bootstrap = bootstrap{version: version}
 	return applet.Main(env, table())
@@ -59,9 +59,7 @@ func table() []applet.Entry {
 	})
 	entries = append(entries,
 		role("init", "process 1 of a node: starts and restarts the others", func([]string) int { return runInit() }),
-		role("boot", "starts and ends the machine, for process 1", func(args []string) int {
-			return boot.Run(boot.Options{Log: boot.RoleLog("boot", slog.LevelInfo)}, args)
-		}),
+		role("boot", "starts and ends the machine, for process 1", runBoot),
 		role("getty", "serves a login on a console", func(args []string) int { return boot.RunGetty(boot.RoleLog("getty", slog.LevelInfo), args) }),
 		role("node", "the node daemon", func([]string) int { return runNode(version) }),
 		role("mount", "serves the clusterwide /proc", func([]string) int { return procfs.Run(roleLog("mount", "info")) }),
@@ -80,7 +78,7 @@ func runInit() int {
 // runSpawn is the role spawn.
 func runSpawn() int {
 	log := roleLog("spawn", "info")
-	cfg, err := config.Load(config.Path)
+	cfg, err := loadConfig()
 	if err != nil {
 		log.Error("start", "err", err)
 		return 1

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -16,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ssi/applet"
 	"ssi/cluster"
 	"ssi/cluster/control"
 	"ssi/cluster/ics"
@@ -27,6 +25,8 @@ import (
 	"ssi/internal/id"
 	"ssi/internal/keeper"
 	"ssi/internal/proc"
+	"ssi/netboot"
+	"ssi/netboot/machine"
 	"ssi/vproc/proctab"
 	"ssi/vproc/rexec"
 	"ssi/vproc/spawn"
@@ -68,7 +68,7 @@ func runNode(version string) int {
 	// One processor more than the machine has: when bulk data keeps all of them
 	// busy, the membership's messages still find one at once.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
-	cfg, cfgErr := config.Load(config.Path)
+	cfg, cfgErr := loadConfig()
 	log := roleLog("node", cfg.LogLevel)
 	n := &nodeRole{cfg: cfg, log: log, version: version}
 	keep, err := keeper.Open(log, n.exited)
@@ -105,6 +105,7 @@ type nodeRole struct {
 	version string
 	keep    *keeper.Client
 	local   *net.UnixListener
+	machine *ownMachine // nil: another init cares for it
 
 	mu    sync.Mutex
 	rexec *rexec.Server
@@ -180,6 +181,14 @@ func (n *nodeRole) run(ctx context.Context) error {
 	if err := n.listen(); err != nil {
 		return err
 	}
+	var err error
+	if n.machine, err = openMachine(n.cfg, n.log, nil); err != nil {
+		return err
+	}
+	defer n.machine.close()
+	if err := n.machine.wait(ctx); err != nil {
+		return err
+	}
 	if err := n.admit(ctx); err != nil {
 		return err
 	}
@@ -189,57 +198,6 @@ func (n *nodeRole) run(ctx context.Context) error {
 	}
 	defer p.close()
 	return p.serve(ctx)
-}
-
-// admit waits until this machine is a node: until the files are there, or the
-// cluster that the join file names took it in.
-func (n *nodeRole) admit(ctx context.Context) error {
-	_, err := cluster.ReadIdentity(n.cfg.StateDir)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	wait, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	wg.Go(func() {
-		n.explain(wait, errors.New("this machine is not a node of a cluster yet: found one with `ssi cluster init`, or join one with `ssi cluster join`"))
-	})
-	var next time.Time // of the next try to join
-	for joinWait := joinPause; ; {
-		j, err := config.ReadJoin(n.cfg.JoinFile)
-		switch {
-		case err == nil && !time.Now().Before(next):
-			if err := n.join(ctx, j); err != nil {
-				n.log.Warn("join", "err", err, "again_in", joinWait)
-			}
-			next = time.Now().Add(joinWait)
-			joinWait = min(joinWait*3/2, maxJoinPause)
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			return err
-		}
-		_, err = cluster.ReadIdentity(n.cfg.StateDir)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(identityPoll):
-		}
-	}
-}
-
-// join uses up the join file.
-func (n *nodeRole) join(ctx context.Context, j config.Join) error {
-	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
-	defer cancel()
-	ident, err := join(ctx, n.cfg, applet.JoinOptions{Token: j.Token, Addrs: j.Addrs}, n.version)
-	if err != nil {
-		return err
-	}
-	n.log.Info("joined", "cluster", ident.Name, "node", ident.Node)
-	return os.Remove(n.cfg.JoinFile)
 }
 
 // parts is a running node, in the order in which it was put together.
@@ -254,6 +212,10 @@ type parts struct {
 	window  *window.Watcher
 	space   *processSpace
 	api     *api.Server
+
+	machines *machine.Table
+	netboot  *netboot.Service
+
 	restart context.CancelCauseFunc // set by serve
 
 	mu     sync.Mutex // guards the order of fences; a leaf
@@ -289,10 +251,13 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 			p.rexec.PeerDown(node, cause)
 			p.space.nodeDown(node)
 		},
+		InitWork: []func(context.Context){func(ctx context.Context) { p.netboot.Work(ctx) }},
 	})
 	if err != nil {
 		return nil, err
 	}
+	p.machines = machine.NewTable(p.cluster.Registry(), machine.Of(p.cluster))
+	p.netboot = n.newNetboot(p.cluster, p.machines)
 	self := p.cluster.Self()
 	if p.window, err = window.Start(n.log, self); err != nil {
 		return nil, err
@@ -378,6 +343,7 @@ func (p *parts) assembleAPI() {
 		},
 	}
 	c.Register(p.api)
+	(&machine.Control{Table: p.machines}).Register(p.api)
 }
 
 // serve runs the parts until ctx ends; then the node leaves in order.
@@ -399,6 +365,7 @@ func (p *parts) serve(ctx context.Context) error {
 		}
 	})
 	wg.Go(func() { p.watchIdentity(run) })
+	wg.Go(func() { p.netboot.Mirror(run) })
 	wg.Go(func() { p.fenceLeftovers(run) })
 	wg.Go(func() {
 		if err := p.space.serve(run); err != nil {

@@ -26,17 +26,13 @@ func install(env *Env, dir, target string, all bool) error {
 		return fmt.Errorf("--install: %w", err)
 	}
 	var names []string
-	for _, e := range env.table {
-		if e.NoLink || e.Run != nil || e.Stock && !all {
-			continue
-		}
-		link := filepath.Join(dir, e.Name)
-		ours, err := linkState(link, target)
+	for _, name := range Links(env.table, all) {
+		ours, err := linkState(filepath.Join(dir, name), target)
 		if err != nil {
 			return err
 		}
 		if !ours {
-			names = append(names, e.Name)
+			names = append(names, name)
 		}
 	}
 	for _, name := range names {
@@ -46,6 +42,18 @@ func install(env *Env, dir, target string, all bool) error {
 	}
 	_, err := fmt.Fprintf(env.Stdout, "%d new links to %s in %s\n", len(names), target, dir)
 	return err
+}
+
+// Links lists the commands that are reached by a link of their name; all includes
+// those of which a distribution has a program of its own.
+func Links(table []Entry, all bool) []string {
+	var names []string
+	for _, e := range table {
+		if !e.NoLink && e.Run == nil && (all || !e.Stock) {
+			names = append(names, e.Name)
+		}
+	}
+	return names
 }
 
 // linkState reports whether link leads to target already. A name that something

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ssi/init/boot"
+	"ssi/internal/config"
+	"ssi/internal/kmod"
+	"ssi/internal/netconf"
+)
+
+const (
+	// carrierTime is how often a machine whose network does not come says what it
+	// waits for.
+	carrierTime = 5 * time.Second
+	// clusterParam is the kernel parameter of a machine that was booted over the
+	// network: the URL of the node that booted it.
+	clusterParam = "ssi.cluster"
+)
+
+// kernelParams are the words of the kernel command line.
+func kernelParams() []string {
+	b, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil
+	}
+	return config.Words(string(b))
+}
+
+// netbootedFrom is the URL of the node that booted this machine, or "".
+func netbootedFrom(words []string) string {
+	url := ""
+	for _, word := range words {
+		if value, ok := strings.CutPrefix(word, clusterParam+"="); ok {
+			url = strings.TrimSuffix(value, "/")
+		}
+	}
+	return url
+}
+
+// loadConfig is the configuration of this machine: its file or, where it was
+// booted over the network and has none, its kernel command line.
+func loadConfig() (config.Config, error) {
+	words := kernelParams()
+	if _, err := os.Stat(config.Path); err != nil && ownsMachine() && netbootedFrom(words) != "" {
+		return config.FromParams(words)
+	}
+	return config.Load(config.Path)
+}
+
+// ownsMachine reports whether ssi is the init of this machine, so that its
+// devices, network and clock are ours: PID 1 of the first PID namespace, whose
+// inode number is PROC_PID_INIT_INO of the kernel's proc_ns.h, runs this binary.
+func ownsMachine() bool {
+	ns, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil || ns != "pid:[4026531836]" {
+		return false
+	}
+	one, err1 := os.Stat("/proc/1/exe")
+	own, err2 := os.Stat("/proc/self/exe")
+	return err1 == nil && err2 == nil && os.SameFile(one, own)
+}
+
+// newLoader makes the loader of the running kernel's modules.
+func newLoader() (*kmod.Loader, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return nil, fmt.Errorf("uname: %w", err)
+	}
+	index, err := kmod.Open(filepath.Join("/lib/modules", unix.ByteSliceToString(u.Release[:])))
+	if err != nil {
+		return nil, err
+	}
+	rules, err := kmod.ReadRules(kmod.RuleDirs(), strings.Join(kernelParams(), " "))
+	if err != nil {
+		return nil, err
+	}
+	return kmod.NewLoader(index, rules, kmod.NewSystem("/sys")), nil
+}
+
+// runBoot is the role boot.
+func runBoot(args []string) int {
+	log := boot.RoleLog("boot", slog.LevelInfo)
+	disks := kmod.Disks{Sys: "/sys", Dev: "/dev"}
+	loader := sync.OnceValues(newLoader)
+	return boot.Run(boot.Options{
+		Log: log,
+		Coldplug: func(ctx context.Context, _ func(string)) (string, error) {
+			l, err := loader()
+			if err != nil {
+				return "", err
+			}
+			report, err := l.Coldplug(ctx, disks.Sys)
+			for _, f := range report.Failed {
+				log.Warn("module", "op", "coldplug", "module", f.Module, "for", f.For, "err", f.Err)
+			}
+			links := kmod.Links{Disks: disks}
+			return report.Summary(), errors.Join(err, links.Update())
+		},
+		Load: func(_ context.Context, name string) error {
+			l, err := loader()
+			if err == nil {
+				_, err = l.Load(name)
+			}
+			return err
+		},
+		Device: func(ctx context.Context, name string, _ func(string)) (string, error) {
+			spec, err := kmod.ParseSpec(name)
+			if err != nil {
+				return "", err
+			}
+			events, err := kmod.Listen()
+			if err != nil {
+				return "", err
+			}
+			defer func() { _ = events.Close() }()
+			disk, err := disks.Wait(ctx, spec, events)
+			return filepath.Join(disks.Dev, disk.Name), err
+		},
+		FSType: func(device string) (string, error) {
+			spec, err := kmod.ParseSpec(device)
+			if err != nil {
+				return "", err
+			}
+			disk, found, err := disks.Find(spec)
+			if err == nil && !found {
+				err = fmt.Errorf("%s: there is no such disk", device)
+			}
+			return disk.FS.Type, err
+		},
+	}, args)
+}
+
+// ownMachine is what the node daemon does for a machine whose init is ssi: its
+// network, and the drivers of devices that appear.
+type ownMachine struct {
+	log    *slog.Logger
+	net    *netconf.Manager
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// openMachine configures the network of this machine and watches its devices. It
+// is nil where another init does that.
+func openMachine(cfg config.Config, log *slog.Logger, inUse func() []netip.Addr) (*ownMachine, error) {
+	if !ownsMachine() {
+		return nil, nil
+	}
+	loader, err := newLoader()
+	if err != nil { // a kernel without modules has all it needs
+		log.Warn("no modules can be loaded", "op", "kmod", "err", err)
+	}
+	o := netconf.Options{Interfaces: cfg.Interfaces, Interconnects: cfg.Interconnects(), ResolvConf: "/etc/resolv.conf", InUse: inUse, Log: log}
+	if name, err := nodeName(cfg); err == nil {
+		o.Host = name
+	}
+	if loader != nil {
+		o.LoadModule = func(name string) error { _, err := loader.Load(name); return err }
+	}
+	manager, err := netconf.New(o)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &ownMachine{log: log, net: manager, cancel: cancel}
+	m.wg.Go(func() { manager.Run(ctx) })
+	if loader == nil {
+		return m, nil
+	}
+	events, err := kmod.Listen()
+	if err != nil {
+		log.Warn("devices that appear get no drivers", "op", "kmod", "err", err)
+		return m, nil
+	}
+	hotplug := kmod.Hotplug{Loader: loader, Events: events, Links: &kmod.Links{Disks: kmod.Disks{Sys: "/sys", Dev: "/dev"}}, Sys: "/sys", Log: log}
+	m.wg.Go(func() {
+		defer func() { _ = events.Close() }()
+		if err := hotplug.Run(ctx); err != nil {
+			log.Error("devices that appear get no drivers", "op", "kmod", "err", err)
+		}
+	})
+	return m, nil
+}
+
+// close leaves addresses and modules as they are: a daemon that is started anew
+// goes on with them.
+func (m *ownMachine) close() {
+	if m == nil {
+		return
+	}
+	m.cancel()
+	m.wg.Wait()
+	m.net.Close()
+}
+
+// wait waits until the nodes can talk, and says what it waits for.
+func (m *ownMachine) wait(ctx context.Context) error {
+	if m == nil {
+		return nil
+	}
+	for {
+		try, cancel := context.WithTimeout(ctx, carrierTime)
+		err := m.net.Wait(try)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		m.log.Warn("waiting for the network", "err", err)
+	}
+}
+
+// bootMAC is the interface that this machine booted from: as the boot loader told,
+// or the one that is up if it did not.
+func bootMAC(cfg config.Config) (string, error) {
+	for _, i := range cfg.Interfaces {
+		if i.MAC != "" {
+			return i.MAC, nil
+		}
+	}
+	links, err := net.Interfaces()
+	if err != nil {
+		return "", err
+	}
+	for _, l := range links {
+		if addrs, err := l.Addrs(); err == nil && len(l.HardwareAddr) > 0 && len(addrs) > 0 {
+			return l.HardwareAddr.String(), nil
+		}
+	}
+	return "", errors.New("which interface did this machine boot from? None has an address, and the boot loader did not tell (BOOTIF=)")
+}

@@ -1,0 +1,21 @@
+// Package netboot boots the other machines of a cluster: the node that holds init
+// answers their firmware, gives them kernel and initramfs, and admits them. It
+// puts the packages below it together and decides nothing that they decide.
+//
+// Service.Work runs as long as this node holds init (cluster.Config.InitWork);
+// then DHCP, router advertisements, TFTP and HTTP serve, and stop with the hold.
+// What the next init needs is replicated: leases and the list of boot files with
+// their SHA-256 are in the registry, the files themselves on every node that may
+// hold init (Service.Mirror fetches them by HTTP and checks them against the
+// list). The first init makes them from its own kernel, modules and binary.
+//
+// Goroutines: those of the servers, which serve waits for; Work and Mirror run in
+// their callers'. No locks but that of addresses, a leaf.
+//
+// Limits: those of the packages below; a boot file has at most
+// loader.MaxImage bytes, the list of them maxFiles entries.
+//
+// It must never serve on an interface that is not configured for it, offer a
+// file that was not checked, or keep the node from running: what fails is logged
+// and tried again.
+package netboot
