@@ -99,10 +99,15 @@ func TestMachines(t *testing.T) {
 	fault(portA, portB, vm.Fault{})
 	a.reach(2)
 
-	// Half of the frames are lost, so of 24 some are and some are not.
+	// Half of the frames are lost: of 24, some are and some are not. Answers that
+	// came late do not count, so the segment is asked.
 	fault(portA, portB, vm.Fault{Loss: 0.5})
-	if got := a.pings(2, 24); got == "0" || got == "24" {
+	before = lan.Stats()[portB]
+	if got := a.pings(2, 24); got == "24" {
 		t.Errorf("%s of 24 answers with a loss of a half", got)
+	}
+	if after := lan.Stats()[portB]; after.Lost == before.Lost || after.Received == before.Received {
+		t.Errorf("with a loss of a half, n2 counted %+v, then %+v", before, after)
 	}
 	lan.ClearFaults()
 
