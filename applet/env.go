@@ -9,6 +9,7 @@ import (
 	"ssi/internal/api"
 	"ssi/internal/feature"
 	"ssi/internal/id"
+	"ssi/internal/keeper"
 )
 
 // LocalViewEnv in the environment of a process makes the commands of ssi show
@@ -33,6 +34,8 @@ type Env struct {
 	Exec func(context.Context, ExecRequest) (status int, err error)
 	// Replace becomes another program, as execve(2); it returns only errors.
 	Replace func(path string, argv, env []string) error
+	// End ends this machine, in order or, with force, at once.
+	End func(e keeper.Ending, force bool) error
 	// LocalProc makes /proc show this node only, for what Replace becomes; the error
 	// is EPERM for others than root.
 	LocalProc func() error
@@ -45,7 +48,7 @@ type Env struct {
 }
 
 // System is the Env of a real process. What only the daemon side can provide
-// (Exec, Bootstrap, LocalProc) is left for the caller to set.
+// (Exec, Bootstrap, End, LocalProc) is left for the caller to set.
 func System(args []string, version string) *Env {
 	return &Env{
 		Args:   args,

@@ -42,7 +42,7 @@ type Entry struct {
 
 // Table is the commands of this package; the program adds its own.
 func Table() []Entry {
-	return slices.Concat(clusterEntries(), machineEntries(), runEntries(), processEntries(), toolEntries())
+	return slices.Concat(clusterEntries(), machineEntries(), endEntries(), runEntries(), processEntries(), toolEntries())
 }
 
 func clusterEntries() []Entry {
