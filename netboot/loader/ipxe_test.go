@@ -22,10 +22,6 @@ func TestIPXEBoots(t *testing.T) {
 	if testing.Short() {
 		t.Skip("skipped: machines take long, and -short is set")
 	}
-	dnsmasq, err := exec.LookPath("dnsmasq")
-	if err != nil {
-		t.Skip("there is no DHCP server for the test: apt install dnsmasq-base")
-	}
 	initramfs, err := Bytes(busybox(t, "IPXE BOOTED"), time.Unix(1, 0), InitramfsCheck)
 	if err != nil {
 		t.Fatal(err)
@@ -52,8 +48,6 @@ func TestIPXEBoots(t *testing.T) {
 	accesses := make(chan httpboot.Access, 100)
 	ns := n.Netns("lan", "lan0", "192.0.2.1/24")
 	var web *httpboot.Server
-	dhcp := exec.Command(dnsmasq, "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=lan0", "--leasefile-ro", "--user=root", "--pid-file=",
-		"--dhcp-range=192.0.2.10,192.0.2.20", "--dhcp-boot=http://192.0.2.1/boot.ipxe", "--dhcp-option-force=encap:175,176,1b")
 	if err := ns.Do(func() error {
 		l, err := httpboot.Listen(server)
 		if err != nil {
@@ -74,13 +68,13 @@ func TestIPXEBoots(t *testing.T) {
 				return httpboot.Response{}, false
 			},
 		})
-		return dhcp.Start()
+		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
+	dhcp := startDHCP(t, ns, "--dhcp-boot=http://192.0.2.1/boot.ipxe")
+	defer dhcp()
 	defer func() {
-		_ = dhcp.Process.Kill()
-		_ = dhcp.Wait()
 		if err := web.Close(); err != nil {
 			t.Error(err)
 		}
@@ -105,5 +99,22 @@ func TestIPXEBoots(t *testing.T) {
 	}
 	if kernels != 1 {
 		t.Errorf("the kernel was fetched %d times", kernels)
+	}
+}
+
+// startDHCP starts a DHCP server on lan0; the function ends it.
+func startDHCP(t *testing.T, ns *vm.Netns, boot string) func() {
+	dnsmasq, err := exec.LookPath("dnsmasq")
+	if err != nil {
+		t.Skip("there is no DHCP server for the test: apt install dnsmasq-base")
+	}
+	cmd := exec.Command(dnsmasq, "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=lan0", "--leasefile-ro", "--user=root", "--pid-file=",
+		"--dhcp-range=192.0.2.10,192.0.2.20", boot, "--dhcp-option-force=encap:175,176,1b")
+	if err := ns.Do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
 	}
 }
