@@ -49,7 +49,7 @@ type Config struct {
 	Mode      Mode
 	Interface string        // where it serves
 	Server    netip.Addr    // of this machine on Interface: server identifier, next server
-	Subnets   []Subnet      // of mode Pool; the one with Server is that of Interface, others come through relays
+	Subnets   []Subnet      // the one with Server is that of Interface, others come through relays; in mode Proxy only relays of these are answered
 	Loaders   Loaders       // what is booted
 	LeaseTime time.Duration // MinLease to MaxLease; 0 is an hour
 	GuestTime time.Duration // lease time of machines that may not boot; 0 is five minutes

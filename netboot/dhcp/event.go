@@ -34,9 +34,13 @@ type Event struct {
 
 // String is the event in a line: what, where, why, what to do.
 func (e Event) String() string {
+	at := ""
+	if e.MAC != (MAC{}) { // of a server that a machine only named, it is not known
+		at = fmt.Sprintf(" at %v", e.MAC)
+	}
 	switch e.Kind {
 	case OtherServer:
-		return fmt.Sprintf("dhcp: another DHCP server, %v (%v), answers on this network: turn one of them off, or use the mode proxy", e.Addr, e.MAC)
+		return fmt.Sprintf("dhcp: another DHCP server, %v%s, answers on this network: turn one of them off, or use the mode proxy", e.Addr, at)
 	case Declined:
 		return fmt.Sprintf("dhcp: machine %v found address %v in use by another machine: it rests for %v; look for a machine that is configured with it", e.MAC, e.Addr, Quarantine)
 	case FixedTaken:

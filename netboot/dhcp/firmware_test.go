@@ -8,8 +8,9 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// The options that firmware sends with DISCOVER, as QEMU's iPXE and OVMF do; with
-// the message type left out.
+// The options that firmware sends with DISCOVER, with the message type left out:
+// optionsIPXE and optionsEFI64 as recorded from QEMU's iPXE and OVMF, the others
+// made after them.
 const (
 	uuidOption = "61 11 00 00112233445566778899aabbccddeeff "
 	// "PXEClient:Arch:00000:UNDI:002001"
@@ -22,13 +23,15 @@ const (
 
 	optionsIPXE = "39 02 05c0 5d 02 0000 5e 03 010201 " + classBIOS + "4d 04 69505845 " +
 		"37 17 0103060 70c0f111a2b3c4243 7780818283848586 87afcb " +
-		"af 21 b105011af41000 180101 230101 220101 130101 140101 110101 270101 eb03010000 " +
-		"3d 07 01525400770003 " + uuidOption
+		"af 30 b105011af41000 eb03010000 170101 220101 130101 110101 270101 190101 290101 100102 210101 150101 180101 1b0101 120101 " +
+		"3d 07 01525400770002 61 11 00 00000000000000000000000000000000 "
 	optionsIPXEonEFI = "39 02 05c0 5d 02 0007 5e 03 01030a " + classEFI64 + "4d 04 69505845 " +
 		"37 03 010306 af 06 b103010000 00 " + uuidOption
 	optionsBIOS = "37 19 0102030506 0b0c0d0f1011122b3643 3c4380818283848586 87 39 02 04ec " +
 		uuidOption + "5d 02 0000 5e 03 010201 " + classBIOS
-	optionsEFI64 = "39 02 05c0 37 07 01030607 0c4243 " + uuidOption + "5e 03 010310 5d 02 0007 " + classEFI64
+	optionsEFI64 = "39 02 05c0 37 23 0102030405060c0d0f111216171c28292a2b3233363a3b3c4243618081828384858687 " +
+		"61 11 00 00000000000000000000000000000000 5e 03 010300 5d 02 0007 " +
+		"3c 20 505845436c69656e743a417263683a30303030373a554e44493a303033303030 "
 )
 
 func TestFirmware(t *testing.T) {

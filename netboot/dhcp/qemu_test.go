@@ -44,39 +44,47 @@ func powerOn(t *testing.T, args ...string) {
 
 const powerOnTime = 3 * time.Minute // emulated, on a machine that may be busy
 
-// The iPXE of a network card asks, and fetches the script that it was told of.
+// The iPXE of a network card asks, and fetches the script that it was told of, from
+// our own pool and by proxy.
 func TestBootIPXE(t *testing.T) {
-	newWires(t, 0)
-	var seen events
-	cfg, store := netConfig(seen.add)
-	l, err := net.Listen("tcp4", "10.77.0.1:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	start(t, cfg, nil)
-	powerOn(t, "-device", "virtio-net-pci,netdev=n0,mac="+mac(2).String())
-	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(powerOnTime)); err != nil {
-		t.Fatal(err)
-	}
-	c, err := l.Accept()
-	if err != nil {
-		t.Fatalf("the script is not fetched: %v", err)
-	}
-	defer c.Close()
-	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 1000)
-	n, err := c.Read(buf)
-	if err != nil || !strings.HasPrefix(string(buf[:n]), "GET /boot.ipxe ") {
-		t.Errorf("request %.100q, %v", buf[:n], err)
-	}
-	if from := c.RemoteAddr().(*net.TCPAddr).IP.String(); from != "10.77.0.10" {
-		t.Errorf("it has the address %s", from)
-	}
-	if lease, ok := store.get(ip4("10.77.0.10")); !ok || lease.MAC != mac(2) {
-		t.Errorf("lease %+v", lease)
+	for mode, want := range map[string]Range{"own pool": {ip4("10.77.0.10"), ip4("10.77.0.10")}, "proxy": {ip4("10.77.0.100"), ip4("10.77.0.120")}} {
+		t.Run(mode, func(t *testing.T) {
+			w := newWires(t, 2)
+			cfg, store := netConfig(nil)
+			if mode == "proxy" {
+				cfg.Mode, cfg.Subnets, cfg.Store = Proxy, nil, nil
+				dnsmasq(t, w, 1)
+			}
+			l, err := net.Listen("tcp4", "10.77.0.1:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			start(t, cfg, nil)
+			powerOn(t, "-device", "virtio-net-pci,netdev=n0,mac="+mac(2).String())
+			if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(powerOnTime)); err != nil {
+				t.Fatal(err)
+			}
+			c, err := l.Accept()
+			if err != nil {
+				t.Fatalf("the script is not fetched: %v", err)
+			}
+			defer c.Close()
+			if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, 1000)
+			n, err := c.Read(buf)
+			if err != nil || !strings.HasPrefix(string(buf[:n]), "GET /boot.ipxe ") {
+				t.Errorf("request %.100q, %v", buf[:n], err)
+			}
+			if from := addrOf(c.RemoteAddr().(*net.TCPAddr).IP); !want.Contains(from) {
+				t.Errorf("it has the address %v", from)
+			}
+			if lease, ok := store.get(ip4("10.77.0.10")); mode == "own pool" && (!ok || lease.MAC != mac(2)) {
+				t.Errorf("lease %+v", lease)
+			}
+		})
 	}
 }
 

@@ -328,7 +328,11 @@ func TestListenErrors(t *testing.T) {
 	if _, err := New(t.Context(), cfg, s); err == nil {
 		t.Error("it serves on lo")
 	}
-	cfg.Interface, cfg.Store = "br0", failingStore{store}
+	cfg.Interface, cfg.Server = "br0", ip4("10.77.0.3")
+	if _, err := New(t.Context(), cfg, s); err == nil || !strings.Contains(err.Error(), "configure it first") {
+		t.Errorf("it serves with an address that it has not: %v", err)
+	}
+	cfg.Server, cfg.Store = ip4("10.77.0.1"), failingStore{store}
 	if _, err := New(t.Context(), cfg, s); err == nil {
 		t.Error("it serves without the leases")
 	}

@@ -82,6 +82,9 @@ func openWire(cfg Config, sockets Sockets) (*wire, error) {
 	if !ok {
 		return nil, fmt.Errorf("dhcp: interface %s has no Ethernet address: serve on an Ethernet interface", cfg.Interface)
 	}
+	if err := hasAddress(ifi, cfg.Server); err != nil {
+		return nil, err
+	}
 	filter, err := toClients()
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: filter: %w", err)
@@ -94,6 +97,21 @@ func openWire(cfg Config, sockets Sockets) (*wire, error) {
 		sockets: sockets, raw: raw, mac: mac, from: cfg.Server,
 		source: unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(ifi.Index), Spec_dst: cfg.Server.As4()}),
 	}, nil
+}
+
+// hasAddress checks that the interface has an address: the kernel sends with no
+// other.
+func hasAddress(ifi *net.Interface, want netip.Addr) error {
+	addrs, err := ifi.Addrs()
+	if err != nil {
+		return fmt.Errorf("dhcp: addresses of %s: %w", ifi.Name, err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == want {
+			return nil
+		}
+	}
+	return fmt.Errorf("dhcp: interface %s does not have the server address %v: configure it first", ifi.Name, want)
 }
 
 // send sends a reply.
