@@ -3,13 +3,10 @@ package ntp
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Mode is what the configuration says about the clock.
@@ -81,22 +78,4 @@ func otherDaemon(proc fs.FS) string {
 		}
 	}
 	return ""
-}
-
-// capSysTime is the bit of CAP_SYS_TIME (capabilities(7)).
-const capSysTime = unix.CAP_SYS_TIME
-
-// CanSetClock reports whether this process has the right to change the clock.
-func CanSetClock() bool {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			caps, err := strconv.ParseUint(strings.TrimSpace(rest), 16, 64)
-			return err == nil && caps&(1<<capSysTime) != 0
-		}
-	}
-	return false
 }

@@ -150,7 +150,7 @@ func extlinuxEntry(text string, asDefault bool) (changed string, ok bool) {
 		}
 	}
 	var out strings.Builder
-	kernel, appended := false, false
+	kernel, options := false, "" // of two appends the last counts
 	for _, line := range block {
 		key, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
@@ -161,8 +161,7 @@ func extlinuxEntry(text string, asDefault bool) (changed string, ok bool) {
 		case "menu":
 			out.WriteString(indent + "menu label ssi\n")
 		case "append":
-			appended = true
-			out.WriteString(indent + key + " " + withInit(rest) + "\n")
+			options = rest
 		case "":
 		default:
 			out.WriteString(line + "\n")
@@ -171,9 +170,7 @@ func extlinuxEntry(text string, asDefault bool) (changed string, ok bool) {
 	if !kernel {
 		return text, false
 	}
-	if !appended {
-		out.WriteString("\tappend " + argument + "\n")
-	}
+	out.WriteString("\tappend " + withInit(options) + "\n")
 	if !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}

@@ -115,6 +115,7 @@ func TestCompareVersions(t *testing.T) {
 // What others wrote into these files never makes an entry without our argument.
 func FuzzEntries(f *testing.F) {
 	f.Add(extlinuxText)
+	f.Add("lABel\n linuX\n Append\nAppend")
 	f.Add("options a\noptions b\nlinux x\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		if out, ok := extlinuxEntry(text, true); ok && strings.Count(out, argument) != 1 {

@@ -87,6 +87,7 @@ the making. Its boot menu is then left to be made with update-grub in it.`,
 			return err
 		},
 	}
+	cmd.Annotations = manual("ssi-uninstall(1) cluster-init(1) ssi-doctor(1)")
 	f := cmd.Flags()
 	f.BoolVarP(&o.DryRun, "dry-run", "n", false, "print every change, make none")
 	f.StringVar(&o.Root, "root", "/", "install into the system in `DIR`")
@@ -137,12 +138,19 @@ first.`,
 			return Uninstall(cmd.Context(), o)
 		},
 	}
+	cmd.Annotations = manual("ssi-install(1)")
 	f := cmd.Flags()
 	f.BoolVarP(&o.DryRun, "dry-run", "n", false, "print every change, make none")
 	f.StringVar(&o.Root, "root", "/", "uninstall from the system in `DIR`")
 	f.BoolVar(&o.Purge, "purge", false, "also remove the state of the cluster, with its keys")
 	f.BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
+}
+
+// manual is what the man page says beside the help, as applet.Manual has it.
+func manual(seeAlso string) map[string]string {
+	const exit = "0 done, or there was nothing to do\n1 it is refused or failed, with the reason\n2 the command line makes no sense"
+	return map[string]string{"exit-status": exit, "see-also": seeAlso}
 }
 
 // checkRoot refuses what is no root directory, and others than root on a machine
