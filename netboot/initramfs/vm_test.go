@@ -1,13 +1,12 @@
 package initramfs
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,41 +16,41 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/kmod"
+	"ssi/internal/vm"
+	"ssi/internal/vmtest"
 )
 
-// debianKernel is a Debian kernel package as dpkg -x unpacks it, in
-// $SSI_TEST_KERNEL or the cache of the user.
-func debianKernel(t *testing.T) (tree, image string) {
+// debianModules is the tree of a kernel with its index, which takes long to make.
+func debianModules(t *testing.T, k vmtest.Kernel) string {
 	t.Helper()
-	roots := []string{os.Getenv("SSI_TEST_KERNEL")}
-	if cache, err := os.UserCacheDir(); err == nil {
-		more, _ := filepath.Glob(filepath.Join(cache, "ssi-test", "*"))
-		slices.Reverse(more)
-		roots = append(roots, more...)
-	}
-	for _, root := range roots {
-		for _, lib := range []string{"lib/modules/*", "usr/lib/modules/*"} {
-			trees, _ := filepath.Glob(filepath.Join(root, lib))
-			for _, tree := range trees {
-				image := filepath.Join(root, "boot", "vmlinuz-"+filepath.Base(tree))
-				if _, err := os.Stat(image); root != "" && err == nil && strings.Contains(tree, "6.12") {
-					return tree, image
-				}
+	made := vmtest.Made(t, "modules-"+k.Version, func(_ context.Context, path string) error {
+		dir := filepath.Join(path, k.Version)
+		x, err := kmod.Open(k.Modules)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.Symlink(filepath.Join(k.Modules, "kernel"), filepath.Join(dir, "kernel"))); err != nil {
+			return err
+		}
+		for name, b := range x.Files(func(m *kmod.Module) (string, bool) { return m.Path, true }) {
+			if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+				return err
 			}
 		}
-	}
-	t.Skip("no Debian kernel 6.12: apt-get download linux-image-6.12…-cloud-amd64, dpkg -x it, and name the directory in $SSI_TEST_KERNEL")
-	return "", ""
+		return nil
+	})
+	return filepath.Join(made, k.Version)
 }
 
 // What a virtual machine and any machine get is small enough to be sent to many
 // at once.
 func TestSize(t *testing.T) {
-	tree, image := debianKernel(t)
-	binary := "../../ssi"
-	if _, err := os.Stat(binary); err != nil {
-		t.Skip("the ssi program is not built: make")
+	if testing.Short() {
+		t.Skip("skipped: -short leaves out Debian's kernel and building ssi")
 	}
+	k := vmtest.CloudKernel(t)
+	tree, image := debianModules(t, k), k.Image
+	binary := vmtest.Binary(t)
 	for _, class := range []string{"vm", "generic"} {
 		r, err := Build(t.Context(), Config{Binary: binary, Tree: tree, Kernel: image, Classes: []string{class}}, filepath.Join(t.TempDir(), "initramfs"))
 		if err != nil {
@@ -72,14 +71,11 @@ func TestSize(t *testing.T) {
 // The kernel itself takes what was built: this test's own program is PID 1 of a
 // virtual machine and finds drivers, network and disk there. See guest.
 func TestBoot(t *testing.T) {
-	qemu, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		t.Skip("qemu-system-x86_64 is missing: apt-get install qemu-system-x86")
-	}
 	if testing.Short() {
-		t.Skip("a virtual machine takes long")
+		t.Skip("skipped: -short leaves out machines")
 	}
-	tree, image := debianKernel(t)
+	net := vmtest.New(t, 1)
+	k := vmtest.CloudKernel(t)
 	own, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +83,7 @@ func TestBoot(t *testing.T) {
 	dir := t.TempDir()
 	initrd, disk := filepath.Join(dir, "initrd"), filepath.Join(dir, "disk")
 	_, err = Build(t.Context(), Config{
-		Binary: own, Tree: tree, Kernel: image, Classes: []string{"vm"}, Modules: []string{"dm_mod"},
+		Binary: own, Tree: debianModules(t, k), Kernel: k.Image, Classes: []string{"vm"}, Modules: []string{"dm_mod"},
 		Programs: []Program{{Source: own, Path: "/guest"}}, // for its libraries, if it has any
 	}, initrd)
 	if err != nil {
@@ -107,21 +103,15 @@ func TestBoot(t *testing.T) {
 	if err := os.WriteFile(disk, partitioned(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, qemu, "-nodefaults", "-no-user-config", "-machine", "pc,graphics=off,accel=tcg", "-cpu", "qemu64", "-display", "none", "-vga", "none",
-		"-smp", "1", "-m", "384", "-no-reboot", "-serial", "stdio", "-device", "virtio-rng-pci", "-netdev", "user,id=n0,restrict=on", "-device", "virtio-net-pci,netdev=n0",
-		"-drive", "if=none,id=d0,format=raw,file="+disk, "-device", "virtio-blk-pci,drive=d0",
-		"-kernel", image, "-initrd", initrd, "-append", "console=ttyS0 panic=-1 quiet loglevel=4 dummy.numdummies=3 -- "+guestArg)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		t.Errorf("qemu: %v", err)
+	m := net.Machine(vm.Spec{
+		Name: "guest", Memory: 384, Kernel: k.Image, Initrd: initrd, Append: "console=ttyS0 panic=-1 quiet loglevel=4 dummy.numdummies=3 -- " + guestArg,
+		NICs: []vm.NIC{{Segment: "net"}}, Disks: []vm.Disk{{Path: disk}},
+	})
+	m.Start()
+	if said := m.Say(`GUEST: all is well|WRONG: .*`); strings.HasPrefix(said[0], "WRONG") {
+		t.Error(said[0])
 	}
-	if !strings.Contains(out.String(), "GUEST: all is well") || strings.Contains(out.String(), "WRONG") {
-		t.Errorf("the machine said:\n%s", out.String())
-	}
-	t.Log(out.String())
+	m.Off()
 }
 
 // partitioned is a disk with one partition, that has the super block of an ext4
