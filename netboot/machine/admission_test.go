@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -394,6 +396,34 @@ func TestAdmissionMoves(t *testing.T) {
 	}
 	if n := len(w.cluster.made()); n != 1 {
 		t.Errorf("%d tokens were made", n)
+	}
+}
+
+// Many keys ask at once, at two nodes that both think they hold init: one of them
+// is admitted.
+func TestOneKeyOfABoot(t *testing.T) {
+	for range 20 {
+		w := newWorld(t)
+		m := w.add(api.MachineSpec{MACs: []string{mac(1).String()}})
+		if err := w.table.editBoot(t.Context(), m.ID(), func(Boot) (Boot, bool) { return Boot{At: w.clock.now(), IP: ip("10.0.0.2")}, true }); err != nil {
+			t.Fatal(err)
+		}
+		nodes := []*Admission{w.adm, NewAdmission(w.another(), w.near, w.adm.log, w.adm.alarm)}
+		var wg sync.WaitGroup
+		var admitted atomic.Int32
+		for i := range 8 {
+			body := joinerOf(t, mac(1)).body()
+			wg.Go(func() {
+				_, reply := nodes[i%2].Admit(t.Context(), ip("10.0.0.2"), body)
+				if a, err := parseAnswer(reply); err == nil && a.State == stateAdmitted {
+					admitted.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if n := admitted.Load(); n != 1 {
+			t.Fatalf("%d keys were admitted", n)
+		}
 	}
 }
 

@@ -44,6 +44,13 @@ func found(t *testing.T) *cluster.Cluster {
 	if v, err := c.Members().Wait(deadline, func(v *member.View) bool { return v.Get(1).State == member.Up && v.Init == 1 }); err != nil {
 		t.Fatalf("the cluster does not come up: %+v", v)
 	}
+	// The founding is written a moment later.
+	if _, err := c.Revision().Wait(deadline, func(uint64) bool {
+		_, err := c.Registry().Stale().Get(keyNumbers + "/1")
+		return err == nil
+	}); err != nil {
+		t.Fatalf("the cluster keeps the numbers it gave out elsewhere now: %v", err)
+	}
 	return c
 }
 
@@ -63,12 +70,6 @@ func TestRealCluster(t *testing.T) {
 
 	if cl := Of(c); !cl.Given(1) || cl.Given(2) || cl.State(1) != api.Up || cl.State(2) != api.NeverUp {
 		t.Fatalf("given: 1 %v, 2 %v; states: %s, %s", cl.Given(1), cl.Given(2), cl.State(1), cl.State(2))
-	}
-	if _, err := c.Registry().View(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Registry().Stale().Get(keyNumbers + "/1"); err != nil {
-		t.Errorf("the cluster keeps its numbers elsewhere now: %v", err)
 	}
 	added, err := table.Add(ctx, specs("52:54:00:00:00:01\n52:54:00:00:00:02 node=7 name=db"))
 	if err != nil || added[0].Node != 2 || added[1].Node != 7 {
