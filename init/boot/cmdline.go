@@ -29,6 +29,7 @@ func ParseCommandLine(text string) CommandLine {
 		if p.Name == "--" && !p.Set {
 			break
 		}
+		p.Name = strings.ReplaceAll(p.Name, "-", "_")
 		list = append(list, p)
 	}
 	return list
@@ -70,21 +71,19 @@ func nextArg(args string) (p Param, rest string) {
 		word = strings.TrimSuffix(word, `"`)
 	}
 	if equals == 0 || equals >= len(word) {
-		return Param{Name: canonical(word)}, rest
+		return Param{Name: word}, rest
 	}
 	value := word[equals+1:]
 	if strings.HasPrefix(value, `"`) {
 		value = strings.TrimSuffix(value[1:], `"`)
 	}
-	return Param{Name: canonical(word[:equals]), Value: value, Set: true}, rest
+	return Param{Name: word[:equals], Value: value, Set: true}, rest
 }
-
-func canonical(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // Get is the value of the last parameter of this name; ok tells whether there is
 // one.
 func (c CommandLine) Get(name string) (value string, ok bool) {
-	name = canonical(name)
+	name = strings.ReplaceAll(name, "-", "_")
 	for _, p := range c {
 		if p.Name == name {
 			value, ok = p.Value, true
