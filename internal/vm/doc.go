@@ -14,13 +14,16 @@
 //
 // # Locks and goroutines
 //
-// Lock order: Machine.op (serialises PowerOn and what ends a machine), then
-// Network.mu, then Machine.mu, then Segment.mu, then queue.mu or Console.mu.
-// None but op is held while waiting. What is plugged into a port has two goroutines, one
-// per direction; unplug waits for them. A machine that is on has four: its
-// process (locked to the thread that is the parent of QEMU), its console, its
-// monitor and the copier of QEMU's messages; the first of them ends last and
-// closes life.done. Network.Close waits for all.
+// Lock order: Machine.op (serialises PowerOn and Kill), then Network.mu, then
+// Machine.mu, then Segment.mu, then queue.mu or Console.mu; life.mu, plug.mu and
+// tail.mu are held alone. monitor.op is held during a request, for qmpTime at most.
+// No other but Machine.op is held while waiting.
+//
+// What is plugged into a port has two goroutines, one per direction; unplug waits
+// for them. A machine that is on has four: its process (locked to the thread that
+// is the parent of QEMU), its console, its monitor and the copier of QEMU's
+// messages; the first of them ends last and closes life.done. Network.Close waits
+// for all.
 //
 // # Limits
 //
