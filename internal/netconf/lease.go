@@ -102,9 +102,9 @@ func (l *Lease) setTimes(ack *dhcpv4.DHCPv4) {
 	}
 	l.Length = length
 	l.Renew = ack.IPAddressRenewalTime(length / 2)
-	l.Rebind = ack.IPAddressRebindingTime(length * 7 / 8)
+	l.Rebind = ack.IPAddressRebindingTime(length - length/8)
 	if l.Renew <= 0 || l.Renew >= l.Rebind || l.Rebind >= length {
-		l.Renew, l.Rebind = length/2, length*7/8
+		l.Renew, l.Rebind = length/2, length-length/8
 	}
 }
 

@@ -176,45 +176,81 @@ func TestBondAndVLAN(t *testing.T) {
 	if !ownNetwork(t) {
 		return
 	}
+	cable(t, "eth0", "far0", nil)
+	cable(t, "eth1", "far1", nil)
+	eth0, err := netlink.LinkByName("eth0")
+	must(t, err)
 	for kind, link := range map[string]netlink.Link{
 		"bonding": netlink.NewLinkBond(netlink.LinkAttrs{Name: "probe0"}),
-		"8021q":   &netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "probe0", ParentIndex: 1}, VlanId: 7},
+		"8021q":   &netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "probe0", ParentIndex: eth0.Attrs().Index}, VlanId: 7},
 	} {
 		if err := netlink.LinkAdd(link); errors.Is(err, unix.EOPNOTSUPP) {
 			t.Skipf("this kernel has no %s", kind)
-		} else if err == nil {
+		} else {
+			must(t, err)
 			must(t, netlink.LinkDel(link))
 		}
 	}
-	for i, mode := range []string{config.ActiveBackup, config.LACP, config.ActiveBackup} {
-		if i == 0 {
-			cable(t, "eth0", "far0", nil)
-			cable(t, "eth1", "far1", nil)
-		}
-		m, stop := start(t, Options{Interfaces: parse(t, `
+	// As the module makes it by itself.
+	must(t, netlink.LinkAdd(netlink.NewLinkBond(netlink.LinkAttrs{Name: "bond0"})))
+	for _, c := range []struct{ mode, more, up string }{
+		{config.ActiveBackup, "primary = \"eth1\"", "eth1"},
+		{config.LACP, "lacp_rate = \"slow\"", ""},
+		{config.LACP, "", ""},
+		{config.ActiveBackup, "primary = \"eth0\"", "eth0"},
+	} {
+		m, stop := start(t, Options{Interconnects: []string{"bond0"}, Interfaces: parse(t, `
 [[interface]]
-name = "ic0"
+name = "bond0"
 address = ["10.1.0.1/24"]
 [interface.bond]
-mode = "`+mode+`"
+mode = "`+c.mode+`"
 members = ["eth0", "eth1"]
 miimon = 50
+`+c.more+`
 [[interface]]
-name = "ic0.7"
+name = "bond0.7"
 address = ["10.7.0.1/24"]
-vlan = {id = 7, parent = "ic0"}
+vlan = {id = 7, parent = "bond0"}
 `)})
-		eventually(t, mode, func() bool { return settled(t, m) && has(t, "ic0.7", "10.7.0.1/24") })
-		l, err := netlink.LinkByName("ic0")
+		eventually(t, c.mode, func() bool { return settled(t, m) && has(t, "bond0.7", "10.7.0.1/24") })
+		l, err := netlink.LinkByName("bond0")
 		must(t, err)
-		if b := l.(*netlink.Bond); b.Mode.String() != mode || b.Miimon != 50 {
+		b := l.(*netlink.Bond)
+		if b.Mode.String() != c.mode || b.Miimon != 50 || c.mode == config.LACP && (b.LacpRate.String() == "slow") != (c.more != "") {
 			t.Errorf("%+v", b)
 		}
-		for _, s := range m.Status() {
-			if s.Name == "ic0" && len(s.Members) != 2 {
-				t.Errorf("%+v", s)
-			}
+		if c.up != "" {
+			pullPrimary(t, m, c.up)
 		}
 		stop()
 	}
+}
+
+// pullPrimary takes the cable of the primary member out and puts it in again;
+// the bond stays ready, first over the other one.
+func pullPrimary(t *testing.T, m *Manager, primary string) {
+	t.Helper()
+	far, err := netlink.LinkByName("far" + primary[len("eth"):])
+	must(t, err)
+	over := func() string {
+		l, err := netlink.LinkByName("bond0")
+		must(t, err)
+		active, err := netlink.LinkByIndex(l.(*netlink.Bond).ActiveSlave)
+		if err != nil {
+			return ""
+		}
+		return active.Attrs().Name
+	}
+	eventually(t, "the primary works", func() bool { return over() == primary && m.Interconnects()[0].Ready() })
+	must(t, netlink.LinkSetDown(far))
+	eventually(t, "the other one works", func() bool {
+		members := ""
+		for _, s := range m.Status() {
+			members += strings.Join(s.Members, " ")
+		}
+		return over() != primary && over() != "" && strings.Contains(members, primary+"!") && m.Interconnects()[0].Ready()
+	})
+	must(t, netlink.LinkSetUp(far))
+	eventually(t, "the primary works again", func() bool { return over() == primary })
 }
