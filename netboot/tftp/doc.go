@@ -18,11 +18,14 @@
 // The sockets of transfers are blocking: one wake-up for each block is what
 // makes the speed, and Limits bounds the threads. Close ends all of them at
 // once and waits. Server.mu guards the set of transfers and is never held
-// while waiting. What a transfer decides is in the type window, which is pure.
+// while waiting; transfer.mu, below it, guards the socket against its end. The
+// sockets of transfers are made in the network namespace of the process, not in
+// that of the listening socket: the two must be the same. What a transfer decides is in the type window, which is pure.
 //
 // # Limits
 //
-// Limits.Transfers at once, Limits.PerClient of one address; a packet for each
+// Limits.Transfers at once, Limits.PerClient of one address; when there are as
+// many, a client that never answered makes room for the next. A packet for each
 // refusal and none for what is no request. Names of MaxName bytes, requests of
 // MaxRequest bytes, blocks of MinBlock to MaxBlock bytes, windows of MaxWindow
 // blocks. A datagram is sent Retries+1 times, Limits.Wait apart; a transfer ends

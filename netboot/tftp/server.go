@@ -86,6 +86,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	closing bool
+	running int // transfers that have a socket: active ones, and evicted ones about to end
 	active  map[netip.AddrPort]*transfer
 	clients map[netip.Addr]int
 }
@@ -134,7 +135,7 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closing = true
 	for _, t := range s.active {
-		t.cancel()
+		t.cancel(errEnded)
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
@@ -234,25 +235,53 @@ func (s *Server) admit(from netip.AddrPort) (*transfer, error) {
 	switch {
 	case s.closing || s.active[from] != nil:
 		return nil, nil
-	case len(s.active) >= s.cfg.Limits.Transfers:
-		return nil, refusal{codeUndefined, "the server has as many transfers as it may; ask again"}
 	case s.clients[from.Addr()] >= s.cfg.Limits.PerClient:
 		return nil, refusal{codeUndefined, "this machine has as many transfers as it may; ask again"}
+	case s.running >= 2*s.cfg.Limits.Transfers, len(s.active) >= s.cfg.Limits.Transfers && !s.evict():
+		return nil, refusal{codeUndefined, "the server has as many transfers as it may; ask again"}
 	}
 	t := &transfer{client: from, limits: s.cfg.Limits, fd: -1, begun: time.Now()}
 	s.active[from] = t
 	s.clients[from.Addr()]++
+	s.running++
 	return t, nil
+}
+
+// evict ends the oldest transfer whose client never answered: so a flood of
+// requests with invented addresses does not keep machines from booting. It is
+// called with s.mu.
+func (s *Server) evict() bool {
+	var oldest *transfer
+	for _, t := range s.active {
+		if !t.heard.Load() && (oldest == nil || t.begun.Before(oldest.begun)) {
+			oldest = t
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	oldest.cancel(errEvicted)
+	s.forget(oldest)
+	return true
+}
+
+// forget takes a transfer out of the counts. It is called with s.mu.
+func (s *Server) forget(t *transfer) {
+	if s.active[t.client] != t {
+		return // evicted before
+	}
+	delete(s.active, t.client)
+	if s.clients[t.client.Addr()]--; s.clients[t.client.Addr()] <= 0 {
+		delete(s.clients, t.client.Addr())
+	}
 }
 
 func (s *Server) remove(t *transfer) {
 	t.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.active, t.client)
-	if s.clients[t.client.Addr()]--; s.clients[t.client.Addr()] <= 0 {
-		delete(s.clients, t.client.Addr())
-	}
+	s.running--
+	s.forget(t)
 }
 
 // find opens what a request asks for. Some firmware writes a slash before the

@@ -220,7 +220,7 @@ func never() bool { return false }
 // A network that loses a tenth does not keep a machine from booting, and the
 // number of a block may wrap.
 func TestLoss(t *testing.T) {
-	tree := files{"f": random(300 * 512), "wrap": random(66000 * 8)}
+	tree := files{"f": random(100 * 512), "wrap": random(66000 * 8)}
 	s, reports := server(t, Config{Files: tree, Limits: fast()})
 	for _, options := range [][]string{nil, {"tsize", "0"}, {"blksize", "1400", "windowsize", "8"}} {
 		r := rand.New(rand.NewPCG(1, 2))
@@ -348,6 +348,9 @@ func TestLimits(t *testing.T) {
 			t.Fatalf("transfer %d: %q", i, b)
 		}
 		m.send(rrq(opRead, "f", "octet")) // twice from one port is once
+		m.to = m.from
+		m.send([]byte{0, opAck, 0, 1}) // its address is real
+		m.receive()
 		all = append(all, m)
 	}
 	m := newMachine(t, s)
@@ -374,6 +377,11 @@ func TestLimits(t *testing.T) {
 		if b := o.receive(); b[1] != want {
 			t.Errorf("client %d: %q", i, b)
 		}
+		if want == opData {
+			o.to = o.from
+			o.send([]byte{0, opAck, 0, 1})
+			o.receive()
+		}
 	}
 	_ = report(t, reports)
 	all[0].to = all[0].from
@@ -383,6 +391,41 @@ func TestLimits(t *testing.T) {
 	}
 	if got, err := newMachine(t, s).get("f", never); err != nil || len(got) != 5000 {
 		t.Errorf("after one ended: %d bytes, %v", len(got), err)
+	}
+}
+
+// Requests of clients that do not exist take no place from one that does.
+func TestFlood(t *testing.T) {
+	s, reports := server(t, Config{Files: files{"f": random(5000)}, Limits: Limits{Transfers: 4, Wait: time.Hour}})
+	for i := range 200 {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }() // open, so that no ICMP tells us
+		m := &machine{t: t, c: c, to: s.Addr()}
+		m.send(rrq(opRead, "f", "octet"))
+		m.receive() // a block, or that the evicted ones have not all ended
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		got, err := newMachine(t, s).get("f", never)
+		if err == nil && len(got) == 5000 {
+			break
+		}
+		// The evicted ones may need a moment to end; a machine asks again, too.
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+	}
+	for r := report(t, reports); r.Err != nil; r = report(t, reports) {
+		if !errors.Is(r.Err, errEvicted) && !strings.Contains(r.Err.Error(), "as many transfers") {
+			t.Errorf("%+v", r)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.active); n > 4 {
+		t.Errorf("%d transfers", n)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +22,11 @@ const (
 	abortCode = codeBadOption
 )
 
-// errEnded is the cause when the server is closed.
-var errEnded = errors.New("the server was stopped")
+// The causes when the server ends a transfer.
+var (
+	errEnded   = errors.New("the server was stopped")
+	errEvicted = errors.New("the client did not answer, and others wait")
+)
 
 // transfer sends one file to one client.
 type transfer struct {
@@ -42,9 +46,11 @@ type transfer struct {
 	bufAt  int64
 	answer []byte
 
+	heard atomic.Bool // the client answered: its address is real
+
 	mu     sync.Mutex // guards fd against cancel
 	fd     int        // blocking socket, connected to the client; -1 when closed
-	ending bool
+	ending error      // why the server ends it
 }
 
 // open prepares a transfer.
@@ -106,17 +112,17 @@ func (t *transfer) connect(local netip.Addr) error {
 	return nil
 }
 
-// cancel makes run end soon.
-func (t *transfer) cancel() {
+// cancel makes run end soon, with this cause.
+func (t *transfer) cancel(cause error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ending = true
+	t.ending = cause
 	if t.fd >= 0 {
 		_ = unix.Shutdown(t.fd, unix.SHUT_RD) // a wait for an answer returns
 	}
 }
 
-func (t *transfer) ended() bool {
+func (t *transfer) ended() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.ending
@@ -253,9 +259,10 @@ func (t *transfer) await() (bool, error) {
 	deadline := time.Now().Add(t.limits.Wait)
 	for {
 		n, err := unix.Read(t.fd, t.answer)
+		cause := t.ended()
 		switch {
-		case t.ended():
-			return false, errEnded
+		case cause != nil:
+			return false, cause
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
 			return false, nil
@@ -267,6 +274,7 @@ func (t *transfer) await() (bool, error) {
 				return false, clientError{r.code, r.text}
 			}
 			if ok && t.win.ack(r.block) {
+				t.heard.Store(true)
 				return true, nil
 			}
 		}
