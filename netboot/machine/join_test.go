@@ -21,6 +21,13 @@ import (
 // serve is the HTTP server of an admission, on loopback.
 func serve(t *testing.T, a *Admission) string {
 	t.Helper()
+	s := httptest.NewServer(handler(t, a))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// handler is an admission behind HTTP.
+func handler(t *testing.T, a *Admission) http.Handler {
 	answer := func(f func(context.Context, netip.Addr, []byte) (int, []byte)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
@@ -35,9 +42,7 @@ func serve(t *testing.T, a *Admission) string {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+PathAdmit, answer(a.Admit))
 	mux.HandleFunc("POST "+PathProgress, answer(a.Progress))
-	s := httptest.NewServer(mux)
-	t.Cleanup(s.Close)
-	return s.URL
+	return mux
 }
 
 // console collects what a machine says.
