@@ -52,14 +52,14 @@ func ReadFile(path string) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s: not a module: its name does not end with .ko, .ko.xz, .ko.zst or .ko.gz", path)
 	}
-	b, err := decompress(f, compression)
+	b, err := decompress(f, compression, MaxModule)
 	if err != nil {
 		return nil, fmt.Errorf("%s: read module: %w", path, err)
 	}
 	return b, nil
 }
 
-func decompress(r io.Reader, compression string) ([]byte, error) {
+func decompress(r io.Reader, compression string, limit int64) ([]byte, error) {
 	switch compression {
 	case "xz":
 		// The reader of xz reads single bytes.
@@ -83,14 +83,14 @@ func decompress(r io.Reader, compression string) ([]byte, error) {
 		defer z.Close()
 		r = z
 	}
-	b, err := io.ReadAll(io.LimitReader(r, MaxModule+1))
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	switch {
 	case err != nil && compression != "":
 		return nil, damaged(err)
 	case err != nil:
 		return nil, err
-	case len(b) > MaxModule:
-		return nil, fmt.Errorf("it has more than %d MiB", MaxModule>>20)
+	case int64(len(b)) > limit:
+		return nil, fmt.Errorf("it has more than %d MiB", limit>>20)
 	}
 	return b, nil
 }

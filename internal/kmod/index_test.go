@@ -129,6 +129,12 @@ func TestOpenBad(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
+	for _, name := range []string{"a.xz", "a.zst", "a.gz", "a"} {
+		_, compression, _ := splitSuffix("a.ko" + strings.TrimPrefix(name, "a"))
+		if _, err := decompress(strings.NewReader(string(compress(t, name, make([]byte, 3<<20)))), compression, 2<<20); err == nil || !strings.Contains(err.Error(), "more than 2 MiB") {
+			t.Errorf("%s: a module that is too big: %v", name, err)
+		}
+	}
 	if _, err := Open(filepath.Join(t.TempDir(), "nosuch")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing tree: %v", err)
 	}
@@ -190,9 +196,10 @@ func FuzzDecompress(f *testing.F) {
 		f.Add(compress(f, ext, module("name=a")), byte(i))
 	}
 	f.Fuzz(func(t *testing.T, b []byte, kind byte) {
-		out, err := decompress(strings.NewReader(string(b)), []string{"xz", "zstd", "gzip"}[kind%3])
-		if err == nil && len(out) > MaxModule {
-			t.Error("more than MaxModule")
+		const limit = 1 << 20
+		out, err := decompress(strings.NewReader(string(b)), []string{"xz", "zstd", "gzip"}[kind%3], limit)
+		if err == nil && len(out) > limit {
+			t.Error("more than the limit")
 		}
 	})
 }

@@ -62,8 +62,8 @@ func TestReadParts(t *testing.T) {
 }
 
 func FuzzReadParts(f *testing.F) {
-	f.Add(gpt(512, 64<<10), int64(64<<10), int64(512))
-	f.Add(gpt(4096, 64<<10), int64(64<<10), int64(4096))
+	f.Add(gpt(512, 8<<10), int64(8<<10), int64(512))
+	f.Add(image(1024, map[int]string{440: "\x01\xee\xff\xc0", 510: "\x55\xaa"}), int64(8<<10), int64(512))
 	f.Fuzz(func(_ *testing.T, b []byte, size, sector int64) {
 		table, _ := readParts(bytes.NewReader(b), size, sector)
 		table.uuid(1)
