@@ -57,7 +57,7 @@ type Config struct {
 	Firmware string   // directory like /lib/firmware, of which the modules' files are packed; "" packs none
 	Programs []Program
 	Files    []File
-	Dirs     []string    // empty directories, mode 0755
+	Dirs     []string    // directories, mode 0755 unless it is one that every machine gets
 	Links    []Link      // applets, for instance
 	Root     string      // where Programs and their libraries are; "" is /
 	Compress Compression // "" is Zstd

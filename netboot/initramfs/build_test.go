@@ -95,7 +95,7 @@ func sampleConfig(t *testing.T) Config {
 	return Config{
 		Binary: binary, Tree: sampleTree(t), Classes: []string{"server"}, Modules: []string{"nosuch"}, Firmware: firmware,
 		Files: []File{{Path: "/etc/ssi/ssi.toml", Data: []byte("name = \"x\"\n")}, {Path: "/etc/ssi/join", Mode: 0o600, Source: binary}},
-		Dirs:  []string{"/mnt/root"}, Links: []Link{{"/bin/onnode", "../sbin/ssi"}},
+		Dirs:  []string{"/mnt/root", "/tmp"}, Links: []Link{{"/bin/onnode", "../sbin/ssi"}},
 	}
 }
 

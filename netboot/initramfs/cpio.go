@@ -46,7 +46,7 @@ func cleanPath(p string) (string, error) {
 }
 
 // put adds an entry and the directories above it. The same path twice is a
-// mistake, except for directories.
+// mistake; a directory that is there stays as it is.
 func (t tree) put(e entry) error {
 	clean, err := cleanPath("/" + e.path)
 	if err != nil {
@@ -55,7 +55,6 @@ func (t tree) put(e entry) error {
 	e.path = clean
 	if old, ok := t[clean]; ok {
 		if old.mode&unix.S_IFMT == unix.S_IFDIR && e.mode&unix.S_IFMT == unix.S_IFDIR {
-			t[clean] = e
 			return nil
 		}
 		return fmt.Errorf("/%s is in the archive twice", clean)
