@@ -133,12 +133,28 @@ func TestFixedTaken(t *testing.T) {
 	}
 }
 
+// A fixed address may lie among those of the guests.
+func TestFixedAmongGuests(t *testing.T) {
+	machines := nodes()
+	machines[mac(6)] = Machine{State: Boot, Addr: ip4("10.77.0.200")}
+	r := newRig(t, testConfig(machines))
+	r.want("nak", message{kind: request, mac: mac(77), wanted: "10.77.0.200"})
+	r.want("offer 10.77.0.201", message{kind: discover, mac: mac(77), wanted: "10.77.0.200"})
+	if a := r.get(mac(6)); a != ip4("10.77.0.200") {
+		t.Errorf("it got %v", a)
+	}
+}
+
 func TestRelease(t *testing.T) {
 	r := newRig(t, testConfig(nodes()))
 	a := r.get(mac(3))
 	r.want("silence", message{kind: release, mac: mac(4), client: a.String(), server: "10.77.0.1"})
 	if len(r.last.Changes) != 0 {
 		t.Fatalf("another machine's release counts: %+v", r.last.Changes)
+	}
+	r.want("silence", message{kind: release, mac: mac(3), client: "10.77.0.15", server: "10.77.0.1"})
+	if len(r.last.Changes) != 0 {
+		t.Fatalf("the release of another address counts: %+v", r.last.Changes)
 	}
 	r.want("silence", message{kind: release, mac: mac(3), client: a.String(), server: "10.77.0.1"})
 	if len(r.last.Changes) != 1 || !r.last.Changes[0].Delete {
@@ -328,6 +344,7 @@ func TestLoadTwoOfOneMachine(t *testing.T) {
 		Lease{Addr: ip4("10.77.0.11"), MAC: mac(3), Expires: at.Add(time.Hour)},
 		Lease{Addr: ip4("10.99.0.11"), MAC: mac(4), Expires: at.Add(time.Hour)})
 	r.want("nak", message{kind: request, mac: mac(4), wanted: "10.77.0.10"})
+	r.want("nak", message{kind: request, mac: mac(3), wanted: "10.77.0.10"})
 	r.want("ack 10.77.0.11", message{kind: request, mac: mac(3), client: "10.77.0.11"})
 	r.now = r.now.Add(time.Minute + Grace + time.Second)
 	r.want("ack 10.77.0.10", message{kind: request, mac: mac(4), wanted: "10.77.0.10"})

@@ -62,7 +62,9 @@ func (w *world) clock() time.Time { return w.now.Add(w.skew[w.charge]) }
 
 func (w *world) takeOver() error {
 	w.charge = 1 - w.charge
-	core, err := NewCore(testConfig(w.machines), slices.SortedFunc(maps.Values(w.store), func(a, b Lease) int { return a.Addr.Compare(b.Addr) }), w.clock())
+	cfg := testConfig(w.machines)
+	cfg.LeaseTime, cfg.GuestTime = MinLease, MinLease // so that many end
+	core, err := NewCore(cfg, slices.SortedFunc(maps.Values(w.store), func(a, b Lease) int { return a.Addr.Compare(b.Addr) }), w.clock())
 	w.cores[w.charge] = core
 	return err
 }
