@@ -109,12 +109,12 @@ func TestFailures(t *testing.T) {
 		t.Errorf("the menu was not made at last:\n%s", out.String())
 	}
 	// Two at once.
-	other, err := (&disk{root: openRoot(t, root)}).lock()
+	release, err := (&disk{root: openRoot(t, root)}).lock()
 	must(t, err)
 	if err := Uninstall(t.Context(), undoOptions(root)); err == nil || !strings.Contains(err.Error(), "another install") {
 		t.Errorf("err %v", err)
 	}
-	must(t, other.Close())
+	release()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := Uninstall(ctx, undoOptions(root)); !errors.Is(err, context.Canceled) {

@@ -233,8 +233,8 @@ func (d *disk) sync(dir string) error {
 	return nil
 }
 
-// lock keeps a second run out until the file is closed.
-func (d *disk) lock() (*os.File, error) {
+// lock keeps a second run out until release.
+func (d *disk) lock() (release func(), err error) {
 	f, err := d.root.Open(rel(path.Dir(StateDir)))
 	if err != nil {
 		return nil, fmt.Errorf("this does not look like the root of a Debian system: %w", err)
@@ -243,5 +243,9 @@ func (d *disk) lock() (*os.File, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("another install or uninstall works on it: lock %s: %w", path.Dir(StateDir), err)
 	}
-	return f, nil
+	return func() {
+		// Closing is not enough: a child that was just forked has the file, too.
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		_ = f.Close()
+	}, nil
 }

@@ -123,10 +123,15 @@ func TestUninstallKeeps(t *testing.T) {
 	for _, p := range []string{"etc/ssi/ssi.toml", "etc/grub.d/41_ssi", "var/lib/ssi/cluster.json", "var/lib/ssi/cluster.json.key"} {
 		read(t, root, p)
 	}
-	for _, p := range []string{"usr/sbin/ssi", "usr/local/bin/onnode", "var/lib/ssi/install.json", "var/lib/ssi/install.d"} {
+	for _, p := range []string{"usr/sbin/ssi", "usr/local/bin/onnode", "var/lib/ssi/install.d"} {
 		if _, err := os.Lstat(filepath.Join(root, p)); err == nil {
 			t.Errorf("%s is left", p)
 		}
+	}
+	// Minds may change: what was kept can be purged later.
+	must(t, Uninstall(t.Context(), undoOptions(root)))
+	if _, err := os.Lstat(filepath.Join(root, "var/lib/ssi")); err == nil {
+		t.Error("the state was not purged")
 	}
 }
 
@@ -146,6 +151,9 @@ func TestKeepsCluster(t *testing.T) {
 	must(t, Uninstall(t.Context(), u))
 	read(t, root, "var/lib/ssi/cluster.json")
 	read(t, root, "etc/ssi/ssi.toml")
+	if _, err := os.Lstat(filepath.Join(root, recordFile)); err == nil {
+		t.Error("the record is left")
+	}
 }
 
 // Whatever the moment in which a run is killed: uninstall brings the system

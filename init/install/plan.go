@@ -118,11 +118,11 @@ func Install(ctx context.Context, o Options) error {
 	}
 	defer root.Close()
 	d := &disk{root: root, step: o.step}
-	lock, err := d.lock()
+	release, err := d.lock()
 	if err != nil {
 		return fmt.Errorf("install into %s: %w", o.Root, err)
 	}
-	defer lock.Close()
+	defer release()
 	items, notes, err := plan(d, o)
 	if err != nil {
 		return fmt.Errorf("install into %s: %w", o.Root, err)
@@ -168,7 +168,7 @@ func preview(d *disk, o Options, items []item) error {
 		}
 		switch decide(i, there, r.find(i.path)) {
 		case actWrite:
-			fmt.Fprintf(o.Out, "would write  %s\n", i)
+			fmt.Fprintf(o.Out, "would %-7s%s\n", verbFor(i), i)
 			menu = menu || i.menu
 		case actKeep:
 			fmt.Fprintf(o.Out, "would keep   %s: it was changed since\n", i.path)
@@ -296,4 +296,11 @@ func update(ctx context.Context, d *disk, run func(context.Context) error, out i
 func clearUpdate(d *disk, r *record) error {
 	r.Update = false
 	return r.save(d)
+}
+
+func verbFor(i item) string {
+	if i.kind == kindDir {
+		return "make"
+	}
+	return "write"
 }

@@ -31,11 +31,11 @@ func Uninstall(ctx context.Context, o UndoOptions) error {
 	}
 	defer root.Close()
 	d := &disk{root: root, step: o.step}
-	lock, err := d.lock()
+	release, err := d.lock()
 	if err != nil {
 		return fmt.Errorf("uninstall from %s: %w", o.Root, err)
 	}
-	defer lock.Close()
+	defer release()
 	if err := undo(ctx, d, o); err != nil {
 		return fmt.Errorf("uninstall from %s: %w", o.Root, err)
 	}
@@ -187,7 +187,8 @@ func previewEnd(d *disk, o UndoOptions, r *record) error {
 }
 
 // end removes the record, and the state directory if it is ours and nothing else
-// is in it. The directory and the record disappear in one step.
+// is in it. The directory and the record disappear in one step. A directory that
+// is ours and stays keeps a record that says only that, for a later --purge.
 func end(d *disk, o UndoOptions, r *record) error {
 	left := stateLeft(d)
 	ours := r.find(StateDir) != nil
@@ -210,13 +211,13 @@ func end(d *disk, o UndoOptions, r *record) error {
 		if _, err := fmt.Fprintf(o.Out, "emptied      %s/: it was there before\n", StateDir); err != nil {
 			return err
 		}
-	} else if d.isFile(clusterFile) {
-		if _, err := fmt.Fprintf(o.Out, "kept         the state of the cluster in %s/: ssi uninstall --purge removes it\n", StateDir); err != nil {
-			return err
-		}
 	}
 	if err := d.removeAll(savedDir); err != nil {
 		return err
 	}
-	return d.remove(recordFile)
+	if !ours {
+		return d.remove(recordFile)
+	}
+	_, err := fmt.Fprintf(o.Out, "kept         %s/ with the state of the cluster: ssi uninstall --purge removes it\n", StateDir)
+	return err
 }
