@@ -76,6 +76,19 @@ func TestBoot(t *testing.T) {
 	}
 	net := vmtest.New(t, 1)
 	k := vmtest.CloudKernel(t)
+	tree := debianModules(t, k)
+	x, err := kmod.Open(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []File // modules as a disk has them, compressed
+	for _, name := range []string{"ifb", "nlmon"} {
+		m := x.Module(name)
+		if m == nil {
+			t.Fatalf("this kernel has no module %s", name)
+		}
+		files = append(files, File{Path: "/" + filepath.Base(m.Path), Source: x.File(m)})
+	}
 	own, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +96,7 @@ func TestBoot(t *testing.T) {
 	dir := t.TempDir()
 	initrd, disk := filepath.Join(dir, "initrd"), filepath.Join(dir, "disk")
 	_, err = Build(t.Context(), Config{
-		Binary: own, Tree: debianModules(t, k), Kernel: k.Image, Classes: []string{"vm"}, Modules: []string{"dm_mod"},
+		Binary: own, Tree: tree, Kernel: k.Image, Files: files, Classes: []string{"vm"}, Modules: []string{"dm_mod"},
 		Programs: []Program{{Source: own, Path: "/guest"}}, // for its libraries, if it has any
 	}, initrd)
 	if err != nil {
@@ -220,6 +233,19 @@ func guest() error {
 	for file, want := range map[string]bool{"/sys/class/net/bond0": false, "/sys/class/net/dummy2": true, "/sys/class/net/dummy3": false, "/sys/module/libcrc32c": true, "/dev/nbd0": false, "/dev/loop0": false} {
 		if _, err := os.Stat(file); (err == nil) != want {
 			return fmt.Errorf("%s: %v, want it there: %v", file, err, want)
+		}
+	}
+	// Compressed modules, by the kernel if it can, and by ourselves.
+	for name, system := range map[string]*kmod.System{"ifb": kmod.NewSystem("/sys"), "nlmon": kmod.NewSystem("/nosuch")} {
+		files, err := filepath.Glob("/" + name + ".ko*")
+		if err != nil || len(files) != 1 {
+			return fmt.Errorf("modules %s: %w", files, err)
+		}
+		if err := system.Insert(files[0], ""); err != nil {
+			return err
+		}
+		if err := system.Insert(files[0], ""); !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("%s, inserted twice: %w", files[0], err)
 		}
 	}
 	// The disk is pulled out, and put in again.
