@@ -40,8 +40,8 @@ func BenchmarkExchange(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	do := func(m message) *Reply {
-		r, err := ParseRequest(m.bytes(), portServer, netip.AddrPort{})
+	do := func(packet []byte) *Reply {
+		r, err := ParseRequest(packet, portServer, netip.AddrPort{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -52,11 +52,17 @@ func BenchmarkExchange(b *testing.B) {
 		reply.Message.ToBytes()
 		return reply
 	}
+	const machines = 1000
+	var discovers, requests [machines][]byte
+	for i := range machines {
+		discovers[i] = message{kind: discover, mac: mac(i), options: optionsIPXE}.bytes()
+		a := addrOf(do(discovers[i]).Message.YourIPAddr)
+		requests[i] = message{kind: request, mac: mac(i), options: optionsIPXE, wanted: a.String(), server: "10.77.0.1"}.bytes()
+	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		m := mac(i % 10000)
-		offer := do(message{kind: discover, mac: m, options: optionsIPXE})
-		do(message{kind: request, mac: m, options: optionsIPXE, wanted: addrOf(offer.Message.YourIPAddr).String(), server: "10.77.0.1"})
+		do(discovers[i%machines])
+		do(requests[i%machines])
 	}
 }
 
