@@ -31,8 +31,8 @@
 //
 // # Goroutines and locks
 //
-// Serve runs one goroutine for each socket, one that commits to the store, and one
-// that searches for other servers; it returns when all have ended. Lock:
+// Serve runs one goroutine for each of the three sockets, one that commits to the
+// store, and one that searches for other servers; it returns when all have ended. Lock:
 // Server.mu, around Core; Server.limitMu, around the limiter of events. Neither is
 // held while the other is taken or while something waits. Machines is called under
 // Server.mu: it must answer from memory and must not call the server. Report is

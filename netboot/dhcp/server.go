@@ -38,7 +38,7 @@ type Server struct {
 // takes over the sockets if there is no error. A server is for one time of being
 // in charge: who serves again later makes a new one, which loads what the others
 // changed. It opens a packet socket in the network namespace of the calling
-// thread.
+// thread. The clock must be right by then: leases have an absolute end.
 func New(ctx context.Context, cfg Config, sockets Sockets) (*Server, error) {
 	cfg, err := cfg.checked()
 	if err != nil {
