@@ -201,7 +201,7 @@ tmpfs /tmp tmpfs nosuid,size=10m 0 0
 		{"busybox cat /proc/sys/kernel/panic_on_oops", "1"},
 		{"busybox ls /root /dev/fd/", "/root:"},
 		// A role that ends is noted in the kernel's log, and started again.
-		{"busybox kill -9 $(busybox pgrep -f 'ssi spawn'); until busybox dmesg | busybox grep 'role ended'; do :; done", "ssi[init]: msg=\"role ended\" op=spawn"},
+		{"for p in /proc/[0-9]*; do busybox grep -qx 'ssi.spawn.' $p/cmdline && busybox kill -9 ${p#/proc/}; done; until busybox dmesg | busybox grep 'role ended'; do :; done", "ssi[init]: msg=\"role ended\" op=spawn"},
 		{"busybox grep Sig /proc/self/status", "SigBlk:\t0000000000000000"},
 		{"busybox ls -l /var/lib/ssi/random-seed", " 512 "},
 		{"(cd /data && busybox setsid busybox sleep 1000 >/data/log 2>&1 &) ; busybox cp /sbin/ssi /data/again; echo $?", "0"},
@@ -220,13 +220,40 @@ tmpfs /tmp tmpfs nosuid,size=10m 0 0
 	}
 	m.Type("busybox kill -38 1") // SIGRTMIN+4: power off
 	m.Off()
-	if text := m.Console().Text(); strings.Contains(text, "shutdown:") || strings.Contains(text, "Kernel panic") || strings.Contains(text, "watchdog did not stop") {
-		t.Errorf("the end was not clean:\n%s", m.Console().Tail(20))
+	clean := func() {
+		t.Helper()
+		if text := m.Console().Text(); strings.Contains(text, "shutdown:") || strings.Contains(text, "Kernel panic") || strings.Contains(text, "watchdog did not stop") {
+			t.Errorf("the end was not clean:\n%s", m.Console().Tail(20))
+		}
 	}
+	clean()
 	for _, image := range []string{rootImage, dataImage} {
 		command(t, "e2fsck", "-fn", image)
 		if out := command(t, "dumpe2fs", "-h", image); !regexp.MustCompile(`Filesystem state: +clean\n`).MatchString(out) || strings.Contains(out, "needs_recovery") {
 			t.Errorf("%s is not clean:\n%s", image, out)
 		}
 	}
+
+	// A disk full of garbage: a shell says why; when the cause is gone, the start goes on.
+	write(t, dataImage, strings.Repeat("garbage ", 2<<20), 0o644)
+	m.Start()
+	m.Say(`mounts: FAILED: /dev/vdb could not be checked \(fsck status 8\)`)
+	m.Say(`The start of this machine stops at "mounts": /dev/vdb could not be checked`)
+	m.Say(`A shell follows`)
+	if out, _ := m.Run("busybox cat /run/ssi/boot.json"); !strings.Contains(out, `"state":"emergency","why":"mounts: /dev/vdb`) {
+		t.Errorf("the report: %s", out)
+	}
+	if out, status := m.Run("busybox sed -i /data/d /etc/fstab"); status != 0 {
+		t.Errorf("%s", out)
+	}
+	m.Type("exit")
+	m.Say(`mounts: 1 file systems`)
+	m.Say(`entropy: 512 bytes credited`)
+	m.Say(`atlas: press Enter for a shell`)
+	m.Type("")
+	m.Run("busybox touch /new")
+	m.Type("busybox kill -39 1") // SIGRTMIN+5: reboot
+	m.Off()
+	clean()
+	command(t, "e2fsck", "-fn", rootImage)
 }

@@ -142,7 +142,7 @@ func TestHoldersInside(t *testing.T) {
 	} {
 		b.fstab, _ = ParseFstab(c.fstab)
 		ctx, cancel := t.Context(), func() {}
-		text, err := b.mountAll(ctx, false, func(string) { cancel() })
+		text, err := b.mountEntries(ctx, false, func(string) { cancel() })
 		if err != nil {
 			text = err.Error()
 		}

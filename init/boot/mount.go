@@ -19,6 +19,9 @@ import (
 // x-systemd.device-timeout.
 const deviceTime = 90 * time.Second
 
+// sayTime is how long a device may take until it is said that it is waited for.
+const sayTime = 500 * time.Millisecond
+
 // mounted is one mount of proc_pid_mountinfo(5).
 type mounted struct {
 	dir, kind, source string
@@ -69,6 +72,8 @@ func mountAt(dir string) (mounted, bool) {
 
 // device waits for the device that a line of fstab(5) or root= names.
 func (b *boot) device(ctx context.Context, spec string, say func(string)) (string, error) {
+	slow := time.AfterFunc(sayTime, func() { say("waiting for " + spec) })
+	defer slow.Stop()
 	if b.o.Device != nil {
 		return b.o.Device(ctx, spec, say)
 	}
@@ -80,7 +85,6 @@ func (b *boot) device(ctx context.Context, spec string, say func(string)) (strin
 		if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeDevice != 0 {
 			return path, nil
 		}
-		say("waiting for " + spec)
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
@@ -246,6 +250,11 @@ func (b *boot) mountProgram(ctx context.Context, m Mount) error {
 // mountAll mounts the entries, each after those it needs, and goes on after an
 // error. The errors of entries with nofail are warnings.
 func (b *boot) mountAll(ctx context.Context, remote bool, say func(string)) (string, error) {
+	b.readFstab() // the emergency shell may have changed it
+	return b.mountEntries(ctx, remote, say)
+}
+
+func (b *boot) mountEntries(ctx context.Context, remote bool, say func(string)) (string, error) {
 	var errs []error
 	var notes []string
 	n := 0
