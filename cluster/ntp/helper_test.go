@@ -86,7 +86,7 @@ func everyone(netip.Addr) bool { return true }
 // openNode opens a service on a clock of its own that is closed with the test.
 func openNode(t *testing.T, clock *softClock, change func(*Config)) *Service {
 	t.Helper()
-	cfg := Config{Discipline: true, Boot: true, Allow: everyone, Log: slog.New(slog.DiscardHandler), Clock: clock, Now: clock.Now}
+	cfg := Config{Discipline: true, Boot: true, Serve: true, Allow: everyone, Log: slog.New(slog.DiscardHandler), Clock: clock, Now: clock.Now}
 	if change != nil {
 		change(&cfg)
 	}

@@ -64,7 +64,7 @@ func TestSurveyOfThisMachine(t *testing.T) {
 // The kernel's time of arrival is close to ours.
 func TestKernelTime(t *testing.T) {
 	addr := freePort(t)
-	s, err := Open(Config{Listen: []netip.AddrPort{addr}, Allow: everyone, Log: slog.New(slog.DiscardHandler), Why: "test"})
+	s, err := Open(Config{Serve: true, Listen: []netip.AddrPort{addr}, Allow: everyone, Log: slog.New(slog.DiscardHandler), Why: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}

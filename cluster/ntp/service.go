@@ -39,6 +39,7 @@ type Config struct {
 	Why        string // if not, why, for Status
 	Boot       bool   // the machine was just switched on: the first update may step
 
+	Serve  bool                  // an init node gives the time to others
 	Dir    string                // holds the drift file; "": none
 	Listen []netip.AddrPort      // where an init node serves; none: on all, good for one network only: an answer leaves from the address that the route chooses
 	Allow  func(netip.Addr) bool // whom it answers; nil: nobody. Called from other goroutines
@@ -211,7 +212,7 @@ func (s *Service) run(ctx context.Context) {
 		}
 		s.publish(servers, updated)
 		serveErr = nil
-		if role.Init {
+		if role.Init && s.cfg.Serve {
 			serveErr = sockets.open()
 		}
 		s.report(role, servers, updated, serveErr)
@@ -299,7 +300,7 @@ func (s *Service) report(role Role, servers []*server, updated time.Time, serveE
 		ref := s.core.serves(s.mono())
 		status.Source, status.Stratum, status.Dispersion = "local", ref.stratum, ref.dispersion
 	}
-	if role.Init {
+	if role.Init && s.cfg.Serve {
 		status.Serving = serveErr == nil
 		if serveErr != nil {
 			status.ServeError = serveErr.Error()

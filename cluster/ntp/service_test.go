@@ -105,6 +105,12 @@ func TestFailuresAreSeen(t *testing.T) {
 	second := openNode(t, newSoftClock(0), func(cfg *Config) { cfg.Listen = []netip.AddrPort{addr} })
 	second.Follow(Role{Init: true})
 	eventually(t, "the taken port is seen", func() bool { return strings.Contains(second.Status().ServeError, "in use") })
+	quiet := openNode(t, newSoftClock(0), func(cfg *Config) { cfg.Serve = false })
+	quiet.Follow(Role{Init: true})
+	eventually(t, "it holds init", func() bool { return quiet.Status().Init })
+	if s := quiet.Status(); s.Serving || s.ServeError != "" {
+		t.Errorf("it shall not serve: %+v", s)
+	}
 	holder.Follow(Role{})
 	eventually(t, "it serves at last", func() bool { return second.Status().Serving })
 }
