@@ -18,46 +18,13 @@ func TestUKIBoots(t *testing.T) {
 	if testing.Short() {
 		t.Skip("skipped: machines take long, and -short is set")
 	}
-	code := stub(t)
 	n := vmtest.New(t, 1)
-	k := vmtest.CloudKernel(t)
-	image, err := File(k.Image, KernelCheck(UEFIx64))
-	if err != nil {
-		t.Fatal(err)
-	}
-	kernel, err := os.Open(k.Image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = kernel.Close() }()
-	if got := Release(kernel, image.Size()); got != k.Version {
-		t.Errorf("the kernel says it is %q, not %q", got, k.Version)
-	}
-
 	dir := t.TempDir()
 	esp := filepath.Join(dir, "esp/EFI/BOOT")
 	if err := os.MkdirAll(esp, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(esp, "BOOTX64.EFI") // what UEFI starts when it was told nothing
-	out, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := UKI{
-		Stub: code, Firmware: UEFIx64, Kernel: Section{Data: kernel, Size: image.Size()}, Initramfs: section("", busybox(t, "UKI BOOTED")),
-		Cmdline:   Cmdline{{"console", "ttyS0"}, {"panic", "-1"}, {"quiet", ""}, {"ssi.text", "two words"}},
-		OSRelease: "ID=ssi\nNAME=ssi\n", Release: k.Version,
-	}
-	if _, err := u.Write(out); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := File(path, UKICheck(UEFIx64)); err != nil {
-		t.Fatal(err)
-	}
+	writeUKI(t, filepath.Join(esp, "BOOTX64.EFI")) // what UEFI starts when it was told nothing
 	// The disk of the machine is empty: QEMU makes the file system of the other
 	// one from the directory.
 	disk := filepath.Join(dir, "disk")
@@ -74,6 +41,41 @@ func TestUKIBoots(t *testing.T) {
 	m.Say(`UKI BOOTED console=ttyS0 panic=-1 quiet ssi\.text="two words"`)
 	m.Off()
 	t.Logf("power-on to power-off in %.1f s", time.Since(begun).Seconds())
+}
+
+// writeUKI makes an image that says UKI BOOTED and its command line.
+func writeUKI(t *testing.T, path string) {
+	k := vmtest.CloudKernel(t)
+	image, err := File(k.Image, KernelCheck(UEFIx64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := os.Open(k.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = kernel.Close() }()
+	if got := Release(kernel, image.Size()); got != k.Version {
+		t.Errorf("the kernel says it is %q, not %q", got, k.Version)
+	}
+	out, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := UKI{
+		Stub: stub(t), Firmware: UEFIx64, Kernel: Section{Data: kernel, Size: image.Size()}, Initramfs: section("", busybox(t, "UKI BOOTED")),
+		Cmdline:   Cmdline{{"console", "ttyS0"}, {"panic", "-1"}, {"quiet", ""}, {"ssi.text", "two words"}},
+		OSRelease: "ID=ssi\nNAME=ssi\n", Release: k.Version,
+	}
+	if _, err := u.Write(out); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := File(path, UKICheck(UEFIx64)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // busybox is an initramfs that shows its command line and ends the machine.

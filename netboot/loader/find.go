@@ -87,7 +87,7 @@ func known() []struct {
 		{Loader{LPxelinux, BIOS, "pxelinux", ""}, []string{"usr/lib/PXELINUX/lpxelinux.0"}},
 		{Loader{Ldlinux, BIOS, "syslinux-common", ""}, []string{"usr/lib/syslinux/modules/bios/ldlinux.c32"}},
 		{Loader{StubX64, UEFIx64, "systemd-boot-efi", ""}, []string{"usr/lib/systemd/boot/efi/linuxx64.efi.stub"}},
-		{Loader{StubARM64, UEFIarm64, "systemd-boot-efi", ""}, []string{"usr/lib/systemd/boot/efi/linuxaa64.efi.stub"}},
+		{Loader{StubARM64, UEFIarm64, "systemd-boot-efi:arm64", ""}, []string{"usr/lib/systemd/boot/efi/linuxaa64.efi.stub"}},
 	}
 }
 
