@@ -44,6 +44,7 @@ type client struct {
 
 // run asks until the context ends, which keeps the lease.
 func (c *client) run(ctx context.Context) {
+	awaitRandom(ctx, c.failed)
 	pause := minPause
 	for ctx.Err() == nil {
 		lease, err := c.acquire(ctx)

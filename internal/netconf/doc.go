@@ -34,8 +34,8 @@
 // Limits: those of internal/config for interfaces, addresses and routes; 32
 // routes, one router and 3 name servers of a lease; every exchange with a DHCP
 // server ends after 15 s at the latest and is then repeated with back-off (2 to
-// 30 s); plans that fail or that someone undoes are repeated with back-off
-// (0.2 to 10 s).
+// 30 s); a plan that failed or that someone undid is repeated with back-off
+// (0.04 to 10 s), while other changes are acted on at once (after 20 ms).
 //
 // The package must never change an interface that is not configured, never
 // believe a DHCP server more than the checks of lease.go, and never run in PID 1,

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,10 +21,14 @@ import (
 
 const (
 	checkEvery = 30 * time.Second // even if the kernel told of no change
-	// A plan that had something to do is looked at again after this; the pause
-	// doubles while plans go on having something to do.
-	minAgain = 20 * time.Millisecond
+	// Changes are looked at together.
+	gather = 20 * time.Millisecond
+	// The same plan as before, because it failed or someone undid it, is carried
+	// out again after this time, which doubles each time.
+	minAgain = 40 * time.Millisecond
 	maxAgain = 10 * time.Second
+	// After so long the same plan counts as a new one.
+	forgetAfter = time.Minute
 )
 
 // Options are what a Manager is made of.
@@ -49,16 +54,26 @@ type Manager struct {
 	news *nl.NetlinkSocket
 	wake chan struct{} // holds one
 
+	// Of the loop.
+	last    attempt
+	clients map[string]*running // by link
+	resolv  string              // what is wrong with resolv.conf; last logged
+
 	mu      sync.Mutex
 	state   State
 	plan    Plan
-	leases  map[string]Lease    // by link
-	asked   map[string]string   // link -> what its DHCP client last failed with
-	failed  map[string]string   // link -> the operation that failed
-	resolv  string              // what is wrong with resolv.conf; last logged
-	since   map[string]waiting  // label -> what it waits for
-	clients map[string]*running // by link
-	changed chan struct{}       // closed and replaced with every look at the network
+	leases  map[string]Lease   // by link
+	asked   map[string]string  // link -> what its DHCP client last failed with
+	failed  map[string]string  // link -> the operation that failed
+	since   map[string]waiting // label -> what it waits for
+	changed chan struct{}      // closed and replaced with every look at the network
+}
+
+// attempt is the last plan that was carried out.
+type attempt struct {
+	ops   string
+	at    time.Time
+	again time.Duration // the same one may follow after this
 }
 
 // running is the DHCP client of a link.
@@ -102,22 +117,16 @@ func (m *Manager) Run(ctx context.Context) {
 	defer watcher.Wait()
 	defer m.news.Close()
 	defer m.stopClients(nil)
-	again := minAgain
 	for ctx.Err() == nil {
-		pause := checkEvery
-		if m.look(ctx) {
-			pause, again = again, min(2*again, maxAgain)
-		} else {
-			again = minAgain
-		}
-		timer := time.NewTimer(pause)
-		wake := m.wake
-		if pause < checkEvery {
-			wake = nil // its own changes wake it, and someone who undoes them
-		}
+		timer := time.NewTimer(m.look(ctx))
 		select {
 		case <-ctx.Done():
-		case <-wake:
+		case <-m.wake:
+			timer.Reset(gather)
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			}
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -163,12 +172,12 @@ func (m *Manager) poke() {
 	}
 }
 
-// look compares, acts and reports whether there was something to do.
-func (m *Manager) look(ctx context.Context) (busy bool) {
+// look compares, acts and returns when to look again at the latest.
+func (m *Manager) look(ctx context.Context) time.Duration {
 	state, err := m.k.state()
 	if err != nil {
 		m.log.Error("the network cannot be read", "err", err)
-		return true
+		return maxAgain
 	}
 	in := Input{Interfaces: m.o.Interfaces, Now: time.Now(), State: state}
 	if m.o.InUse != nil {
@@ -178,11 +187,17 @@ func (m *Manager) look(ctx context.Context) (busy bool) {
 	in.Leases = maps.Clone(m.leases)
 	m.mu.Unlock()
 	plan := MakePlan(in)
-	failed := m.carryOut(plan.Ops)
-	if len(plan.Ops) > 0 {
+	failed, next := m.failed, checkEvery
+	if hold := m.hold(plan.Ops, in.Now); hold > 0 {
+		next = hold
+	} else if failed = m.carryOut(plan.Ops); len(plan.Ops) > 0 {
+		next = max(m.last.again, minAgain)
+		if len(failed) > 0 {
+			next = max(next, time.Second)
+		}
 		if state, err = m.k.state(); err != nil {
 			m.log.Error("the network cannot be read", "err", err)
-			return true
+			return maxAgain
 		}
 	}
 	m.clientsFor(ctx, plan.DHCP, state)
@@ -194,7 +209,29 @@ func (m *Manager) look(ctx context.Context) (busy bool) {
 	m.follow(time.Now())
 	close(m.changed)
 	m.changed = make(chan struct{})
-	return len(plan.Ops) > 0
+	return next
+}
+
+// hold is how long a plan must wait because it is the same as before.
+func (m *Manager) hold(ops []Op, now time.Time) time.Duration {
+	var text strings.Builder
+	for _, op := range ops {
+		if op.Verb != AddAddress || op.Addr.Lifetime == 0 { // a lease that is renewed is no repetition
+			text.WriteString(op.String() + "\n")
+		}
+	}
+	if text.Len() == 0 {
+		return 0
+	}
+	again := minAgain
+	if since := now.Sub(m.last.at); m.last.ops == text.String() && since < forgetAfter {
+		if since < m.last.again {
+			return m.last.again - since
+		}
+		again = min(2*m.last.again, maxAgain)
+	}
+	m.last = attempt{ops: text.String(), at: now, again: again}
+	return 0
 }
 
 // carryOut applies operations. What builds on one that failed is left for the
@@ -302,8 +339,15 @@ func (m *Manager) leased(link string, lease Lease) {
 	m.poke()
 }
 
+// dhcpFailed notes what a client failed with; nil: it begins to ask.
 func (m *Manager) dhcpFailed(link string, err error) {
 	m.mu.Lock()
+	if err == nil {
+		delete(m.asked, link)
+		m.mu.Unlock()
+		m.poke()
+		return
+	}
 	again := m.asked[link] == err.Error()
 	m.asked[link] = err.Error()
 	m.mu.Unlock()

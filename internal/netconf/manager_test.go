@@ -133,6 +133,60 @@ routes = [{to = "10.2.0.0/16", via = "10.0.0.253"}, {to = "10.3.0.0/16"}, {to = 
 	}
 }
 
+// A plan that comes again and again waits longer and longer; another one, and
+// the renewal of a lease, do not wait.
+func TestHold(t *testing.T) {
+	m, now := &Manager{}, time.Unix(1e9, 0)
+	mtu := func(n int) []Op { return []Op{{Verb: SetMTU, Link: "eth0", Number: n}} }
+	done, hour := 0, now.Add(time.Hour)
+	for now.Before(hour) {
+		hold := m.hold(mtu(1), now)
+		if hold > maxAgain {
+			t.Fatalf("it waits %s", hold)
+		}
+		if hold == 0 {
+			done++
+			hold = time.Millisecond // it is undone at once
+		}
+		now = now.Add(hold)
+	}
+	if done < 300 || done > 400 { // every 10 s
+		t.Errorf("%d times in an hour", done)
+	}
+	if hold := m.hold(mtu(2), now); hold != 0 {
+		t.Errorf("another plan waits %s", hold)
+	}
+	if hold := m.hold(mtu(2), now); hold <= 0 {
+		t.Error("the same plan does not wait")
+	}
+	for range 3 {
+		if hold := m.hold([]Op{{Verb: AddAddress, Link: "eth0", Addr: Addr{Lifetime: 60}}}, now); hold != 0 {
+			t.Errorf("a renewal waits %s", hold)
+		}
+	}
+	if hold := m.hold(mtu(2), now.Add(2*forgetAfter)); hold != 0 {
+		t.Errorf("much later it waits %s", hold)
+	}
+}
+
+// One interface that cannot be configured does not hold up another.
+func TestFailing(t *testing.T) {
+	if !ownNetwork(t) {
+		return
+	}
+	cable(t, "eth0", "far0", nil)
+	m, _ := start(t, Options{Interfaces: parse(t, "[[interface]]\nname = \"eth0\"\naddress = [\"10.0.0.1/24\"]\nroutes = [{to = \"10.2.0.0/16\", via = \"10.0.0.255\"}]\n[[interface]]\nname = \"eth1\"\naddress = [\"10.1.0.1/24\"]")})
+	eventually(t, "the reason", func() bool {
+		s := m.Status()
+		return len(s) == 2 && strings.Contains(s[0].Why, "eth0: ") && strings.Contains(s[1].Why, "there is no interface eth1; there are ")
+	})
+	if !has(t, "eth0", "10.0.0.1/24") {
+		t.Error("the address waits for something else")
+	}
+	cable(t, "eth1", "far1", nil)
+	eventually(t, "the other interface", func() bool { return has(t, "eth1", "10.1.0.1/24") })
+}
+
 func TestNothingConfigured(t *testing.T) {
 	if !ownNetwork(t) {
 		return
