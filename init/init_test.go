@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 				o.Boot, o.testBoot = []string{"boot"}, true
 			}
 			os.Exit(Run(o))
+		case "bare":
+			os.Exit(Run(Options{Log: log}))
 		case "boot":
 			if os.Getenv("TEST_BOOT") != "" {
 				os.Exit(testBoot(log, os.Args[2:]))
