@@ -151,9 +151,10 @@ func Overlay(files []File) ([]byte, error) {
 func compressor(w io.Writer, c Compression) (io.WriteCloser, error) {
 	switch c {
 	case Zstd, "":
+		// The best, as it is made once and sent to every machine.
 		// The kernel takes windows up to 128 MiB (lib/decompress_unzstd.c), but
 		// has to find memory for them.
-		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
+		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
 	case Gzip:
 		return gzip.NewWriterLevel(w, gzip.BestCompression)
 	case None:

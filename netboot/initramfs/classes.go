@@ -14,7 +14,7 @@ base      ext4 overlay squashfs isofs vfat nls_cp437 nls_iso8859_1 nls_ascii nls
 base      fuse cuse nbd loop tun veth bridge dummy macvlan bonding 8021q af_packet vxlan
 base      ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sh ip_vs_mh ip_vs_sed ip_vs_nq nf_conntrack xt_ipvs
 base      nf_tables nft_ct nft_nat nft_masq nft_reject nft_chain_nat nft_compat ip_tables x_tables xt_conntrack ipv6
-base      crc32c_generic crc32c_intel crc32c-x86_64 libcrc32c   # the soft dependency crc32c of many
+base      crc32c_generic crc32c_intel libcrc32c   # the soft dependency crc32c of many
 base      softdog evdev rtc_cmos efivarfs tcp_diag inet_diag unix_diag udp_diag
 
 fallback  virtio_pci virtio_net virtio_blk e1000 e1000e igb igc r8169 tg3 8139cp 8139too pcnet32
@@ -28,22 +28,25 @@ usb       r8152 ax88179_178a asix cdc_ether cdc_ncm smsc95xx
 
 disk      sd_mod sr_mod sg ses nvme ahci libahci ata_piix ata_generic mmc_block sdhci_pci sdhci_acpi
 disk      megaraid_sas mpt3sas mptsas mptspi hpsa smartpqi aacraid arcmsr 3w-9xxx 3w-sas isci mvsas pm80xx
-disk      qla2xxx lpfc fnic iscsi_tcp iscsi_ibft dm_mod dm_multipath dm_mirror raid0 raid1 raid10 raid456 xfs btrfs
+disk      iscsi_tcp iscsi_ibft dm_mod dm_multipath dm_mirror raid0 raid1 raid10 raid456 xfs btrfs
 
 server    +disk +usb ipmi_si ipmi_watchdog iTCO_wdt sp5100_tco wdat_wdt hpwdt i6300esb mei_wdt
 server    kernel/drivers/net/ethernet/intel/*
-server    bnx2 bnx2x bnxt_en cnic tg3 be2net mlx4_en mlx5_core cxgb4 cxgb3 qede qlcnic netxen_nic sfc enic atlantic ionic
-server    nfp hns3 fm10k
+server    bnx2 bnx2x bnxt_en tg3 mlx4_en mlx5_core
+
+nics      be2net cnic cxgb3 cxgb4 enic fm10k hns3 ionic netxen_nic nfp qede qlcnic sfc atlantic   # rarer ones of servers
+san       qla2xxx lpfc fnic bnx2fc bnx2i qedf qedi   # disks behind Fibre Channel and the like
 
 desktop   +disk +usb iTCO_wdt sp5100_tco e1000 e1000e igb igc r8169 atlantic alx atl1c atl1e sky2 skge forcedeth
 desktop   8139cp 8139too via_rhine via_velocity sis900 jme tg3 b44
 
 generic   +vm +server +desktop
+all       +generic +nics +san
 `
 
 // Classes are the names of the hardware classes that a node may have.
 func Classes() []string {
-	return []string{"vm", "usb", "disk", "server", "desktop", "generic"}
+	return []string{"vm", "usb", "disk", "server", "desktop", "nics", "san", "generic", "all"}
 }
 
 // patterns are the modules of classes, with those that every machine gets, in
