@@ -18,6 +18,8 @@ func TestInitramfsCheck(t *testing.T) {
 		"xz":                       xzip(t, plain),
 		"two in one":               gz(append(bytes.Clone(plain), plain...)),
 		"padded":                   append(gz(plain), make([]byte, 512)...),
+		"padded zstd":              append(zst(plain), 0, 0),
+		"padded zstd before gzip":  append(append(zst(plain), 0, 0, 0), gz(plain)...),
 		"microcode before it":      append(append(bytes.Clone(plain), make([]byte, 512)...), zst(plain)...),
 		"gzip behind gzip":         append(gz(plain), gz(plain)...),
 		"padded, then another one": append(append(gz(plain), 0, 0, 0), plain...),

@@ -95,7 +95,7 @@ func gunzip(in *bufio.Reader, budget *int64) error {
 }
 
 func unzstd(in *bufio.Reader, budget *int64) error {
-	z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
+	z, err := zstd.NewReader(&zstdFrame{in: in}, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
 	if err != nil {
 		return err
 	}
