@@ -17,11 +17,12 @@ import (
 )
 
 const (
-	// A request is repeated after 1, 2, 4 and 8 s.
-	requestTimeout = time.Second
-	requestTries   = 4
-	// Renewing is repeated by Lease.next.
-	renewTries = 2
+	// A request is repeated after 1/4, 1/2, 1, 2 and 4 s: a first one is often
+	// lost while the link comes up.
+	requestTimeout = time.Second / 4
+	requestTries   = 5
+	// Renewing is repeated by Lease.next as well.
+	renewTries = 3
 
 	minPause = 2 * time.Second
 	maxPause = 30 * time.Second

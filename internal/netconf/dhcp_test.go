@@ -127,6 +127,11 @@ func TestDHCP(t *testing.T) {
 	if !first.saw(func(m *dhcpv4.DHCPv4, _ net.IP) bool { return m.HostName() == "n7" }) {
 		t.Error("the server was not told the name")
 	}
+	if first.saw(func(m *dhcpv4.DHCPv4, _ net.IP) bool {
+		return m.MessageType() == dhcpv4.MessageTypeRequest && m.ClientIPAddr.IsUnspecified() && m.RequestedIPAddress().String() != "10.0.0.9"
+	}) {
+		t.Error("the offer of a proxyDHCP server was taken")
+	}
 	eventually(t, "its server is asked for more time", func() bool {
 		return first.saw(func(m *dhcpv4.DHCPv4, peer net.IP) bool {
 			return m.MessageType() == dhcpv4.MessageTypeRequest && m.ClientIPAddr.String() == "10.0.0.9" && peer.String() == "10.0.0.9"
