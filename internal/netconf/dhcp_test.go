@@ -39,6 +39,11 @@ func serve(t *testing.T, e *elsewhere, id, gives string) *server {
 	e.do(func() {
 		l, err := netlink.LinkByName("far0")
 		must(t, err)
+		old, err := netlink.AddrList(l, netlink.FAMILY_V4) // of the server before it
+		must(t, err)
+		for _, a := range old {
+			must(t, netlink.AddrDel(l, &a))
+		}
 		must(t, netlink.AddrReplace(l, &netlink.Addr{IPNet: &net.IPNet{IP: s.id, Mask: net.CIDRMask(24, 32)}}))
 		s.Server, err = server4.NewServer("far0", &net.UDPAddr{Port: nclient4.ServerPort}, s.handle)
 		must(t, err)
@@ -147,6 +152,12 @@ func TestDHCP(t *testing.T) {
 		}
 		return m.Status()[0].Server == netip.MustParseAddr("10.0.0.2")
 	})
+
+	if !second.saw(func(m *dhcpv4.DHCPv4, _ net.IP) bool {
+		return m.MessageType() == dhcpv4.MessageTypeRequest && m.ClientIPAddr.String() == "10.0.0.9" && m.ServerIdentifier() == nil
+	}) {
+		t.Error("it was not asked to take the lease over")
+	}
 
 	// The server says that the address is not ours any more, and gives another.
 	second.set(func() { second.nak, second.gives = true, net.IPv4(10, 0, 0, 10).To4() })
