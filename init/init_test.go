@@ -23,7 +23,7 @@ import (
 
 // The test binary is PID 1 of a PID namespace, its node and its spawn role, too.
 func TestMain(m *testing.M) {
-	if ByKernel(os.Args, func(string) bool { return false }) && len(os.Args) == 1 {
+	if ByKernel(os.Args, func(name string) bool { return name == "init" || name == "bare" }) {
 		os.Exit(Run(machineOptions()))
 	}
 	if len(os.Args) > 1 {
@@ -46,6 +46,13 @@ func TestMain(m *testing.M) {
 				os.Exit(testBoot(log, os.Args[2:]))
 			}
 			os.Exit(machineBoot(os.Args[2:]))
+		case "kexec":
+			text, _ := os.ReadFile("/proc/cmdline")
+			if err := boot.LoadKernel("/boot/vmlinuz", "/boot/initrd", strings.TrimSpace(string(text))+" again"); err != nil {
+				log.Error("kexec", "err", err)
+				os.Exit(1)
+			}
+			os.Exit(0)
 		case "getty":
 			os.Exit(boot.RunGetty(boot.RoleLog("getty", slog.LevelInfo), os.Args[2:]))
 		case "node":

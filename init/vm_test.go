@@ -143,7 +143,7 @@ func TestMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range []string{first, root} {
-		for _, d := range []string{"dev", "proc", "sys", "run", "root", "tmp", "data", "var/lib"} {
+		for _, d := range []string{"dev", "proc", "sys", "run", "root", "tmp", "data", "var/lib", "boot"} {
 			if err := os.MkdirAll(filepath.Join(r, d), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -170,6 +170,8 @@ tmpfs /tmp tmpfs nosuid,size=10m 0 0
 	initrd, rootImage := filepath.Join(dir, "initrd"), filepath.Join(dir, "root.img")
 	dataImage, swapImage := filepath.Join(dir, "data.img"), filepath.Join(dir, "swap.img")
 	command(t, "sh", "-c", fmt.Sprintf("cd %s && find . | busybox cpio -o -H newc >%s", first, initrd))
+	command(t, "cp", initrd, filepath.Join(root, "boot/initrd"))
+	command(t, "cp", kernel.Image, filepath.Join(root, "boot/vmlinuz"))
 	command(t, "mkfs.ext4", "-q", "-d", root, rootImage, "128M")
 	data := filepath.Join(dir, "data")
 	write(t, filepath.Join(data, "again/x"), "", 0o644)
@@ -234,6 +236,10 @@ tmpfs /tmp tmpfs nosuid,size=10m 0 0
 		}
 	}
 
+	if out := command(t, "debugfs", "-R", "ls /var/lib/ssi", rootImage); !strings.Contains(out, " clock ") {
+		t.Errorf("the time was not saved: %s", out)
+	}
+
 	// A disk full of garbage: a shell says why; when the cause is gone, the start goes on.
 	write(t, dataImage, strings.Repeat("garbage ", 2<<20), 0o644)
 	m.Start()
@@ -252,6 +258,18 @@ tmpfs /tmp tmpfs nosuid,size=10m 0 0
 	m.Say(`atlas: press Enter for a shell`)
 	m.Type("")
 	m.Run("busybox touch /new")
+
+	// Another kernel takes over, without the firmware.
+	if out, status := m.Run("/sbin/ssi kexec"); status != 0 {
+		t.Fatalf("%s", out)
+	}
+	m.Type("busybox kill -40 1") // SIGRTMIN+6: kexec
+	m.Say(`root-check: /dev/vda is clean`)
+	m.Say(`atlas: press Enter for a shell`)
+	m.Type("")
+	if out, _ := m.Run("busybox cat /proc/cmdline; busybox ls /new"); !strings.Contains(out, " again") || !strings.Contains(out, "\n/new") {
+		t.Errorf("after kexec: %s", out)
+	}
 	m.Type("busybox kill -39 1") // SIGRTMIN+5: reboot
 	m.Off()
 	clean()

@@ -187,8 +187,8 @@ func (b *boot) mountEntry(ctx context.Context, m Mount, say func(string)) (resul
 	if m.bind() {
 		return "", bindMount(m, flags)
 	}
-	text, _ := os.ReadFile("/proc/filesystems")
 	b.load(ctx, m.Type)
+	text, _ := os.ReadFile("/proc/filesystems")
 	source := m.Spec
 	if slices.Contains(kinds(string(text), false), m.Type) || m.remote() {
 		if err := unix.Mount(source, m.Dir, m.Type, flags, data); err != nil {

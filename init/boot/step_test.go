@@ -55,7 +55,7 @@ func TestSteps(t *testing.T) {
 			{name: "f", do: func(_ context.Context, say func(string)) (string, error) {
 				say("the cable")
 				say("the cable")
-				time.Sleep(25 * time.Second)
+				<-time.After(25 * time.Second)
 				return "at last", nil
 			}},
 		})
