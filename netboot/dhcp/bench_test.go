@@ -148,8 +148,8 @@ func TestPerfdhcp(t *testing.T) {
 				return strings.Contains(run("-n", "1", "-r", "1", "-W", "500000"), "received packets: 1")
 			})
 			acks := 0
-			for _, want := range []int{2000, 5000, 8000, 12000} {
-				out := run("-r", strconv.Itoa(want), "-R", "5000", "-p", "3", "-W", "200000")
+			for _, want := range []int{3000, 5500, 8000, 12000} {
+				out := run("-r", strconv.Itoa(want), "-R", "5000", "-p", "4")
 				got := rate(out)
 				acks += received(out)
 				t.Logf("%-20s asked for %5d exchanges/s: %7.0f/s, drops %s", s.name, want, got, drops(out))
