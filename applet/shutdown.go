@@ -22,8 +22,9 @@ func endEntries() []Entry {
 	}
 }
 
-const endLong = ` The node leaves the cluster, every
-process gets SIGTERM and later SIGKILL, and the file systems are left clean.
+const endLong = `
+The node leaves the cluster, every process gets SIGTERM and later SIGKILL,
+and the file systems are left clean.
 
 It asks process 1, which may be another init; no node daemon is needed. -f ends
 the machine at once instead: only what is written to the disks stays. Only root
