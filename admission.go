@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,8 +12,13 @@ import (
 	"ssi/applet"
 	"ssi/cluster"
 	"ssi/internal/config"
+	"ssi/internal/keeper"
 	"ssi/netboot/machine"
 )
+
+// deniedPause is how long a machine that the cluster refuses waits before it asks
+// again.
+const deniedPause = time.Minute
 
 // admit waits until this machine is a node: until the files are there, or the
 // cluster that the join file names took it in.
@@ -31,9 +35,7 @@ func (n *nodeRole) admit(ctx context.Context) error {
 		n.explain(wait, errors.New("this machine is not a node of a cluster yet: found one with `ssi cluster init`, or join one with `ssi cluster join`"))
 	})
 	if url := netbootedFrom(kernelParams()); url != "" && n.machine != nil {
-		if err := n.askAdmission(ctx, url); err != nil {
-			return err
-		}
+		return n.askAdmission(ctx, url)
 	}
 	var next time.Time // of the next try to join
 	for joinWait := joinPause; ; {
@@ -60,30 +62,55 @@ func (n *nodeRole) admit(ctx context.Context) error {
 	}
 }
 
-// askAdmission gets a join file from the cluster that booted this machine, as
-// long as that takes.
+// askAdmission joins the cluster that booted this machine, as long as that takes.
+// A credential that was not used in time is replaced by the cluster.
 func (n *nodeRole) askAdmission(ctx context.Context, url string) error {
-	if _, err := os.Stat(n.cfg.JoinFile); err == nil {
-		return nil // got, and not used up yet
-	}
 	mac, err := bootMAC(n.cfg)
 	if err != nil {
 		return err
 	}
-	text, err := machine.Join(ctx, filepath.Join(runDir, "admission"), url, mac, func(text string) {
-		n.log.Info("admission", "from", url, "machine", mac, "what", text)
-	})
-	if err != nil {
-		return fmt.Errorf("admission by %s: %w", url, err)
+	say := func(text string) { n.log.Info("admission", "by", url, "machine", mac, "what", text) }
+	for pause := joinPause; ; pause = min(pause*3/2, maxJoinPause) {
+		text, err := machine.Join(ctx, filepath.Join(runDir, "admission"), url, mac, say)
+		if err == nil {
+			var j config.Join
+			if j, err = config.ParseJoin(url, string(text)); err == nil {
+				err = n.joinWith(ctx, j)
+			}
+		}
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, machine.ErrBootAgain):
+			n.log.Warn("this machine boots again", "op", "admission", "err", err)
+			if err := n.keep.Shutdown(keeper.Reboot); err != nil {
+				return err
+			}
+			<-ctx.Done() // PID 1 ends this process first
+			return context.Cause(ctx)
+		case errors.Is(err, machine.ErrDenied):
+			pause = max(pause, deniedPause)
+		}
+		n.log.Warn("this machine is no node yet", "op", "admission", "by", url, "err", err, "again_in", pause)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
 	}
-	if err := os.MkdirAll(filepath.Dir(n.cfg.JoinFile), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(n.cfg.JoinFile, text, 0o600)
 }
 
 // join uses up the join file.
 func (n *nodeRole) join(ctx context.Context, j config.Join) error {
+	if err := n.joinWith(ctx, j); err != nil {
+		return err
+	}
+	return os.Remove(n.cfg.JoinFile)
+}
+
+func (n *nodeRole) joinWith(ctx context.Context, j config.Join) error {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	ident, err := join(ctx, n.cfg, applet.JoinOptions{Token: j.Token, Addrs: j.Addrs}, n.version)
@@ -91,5 +118,5 @@ func (n *nodeRole) join(ctx context.Context, j config.Join) error {
 		return err
 	}
 	n.log.Info("joined", "cluster", ident.Name, "node", ident.Node)
-	return os.Remove(n.cfg.JoinFile)
+	return nil
 }

@@ -1,13 +1,19 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ssi/applet"
 	"ssi/cluster"
-	"ssi/internal/config"
 	"ssi/netboot"
 	"ssi/netboot/initramfs"
 	"ssi/netboot/machine"
@@ -16,13 +22,54 @@ import (
 // newNetboot makes the service that boots other machines. c is set before it runs.
 func (n *nodeRole) newNetboot(c *cluster.Cluster, table *machine.Table) *netboot.Service {
 	return netboot.New(netboot.Config{
-		Settings: n.cfg.Netboot, Dir: filepath.Join(n.cfg.StateDir, "netboot"),
-		Describe: describeInitramfs,
-		Address:  n.bootAddress,
+		Settings: n.cfg.Netboot, Dir: filepath.Join(n.cfg.StateDir, bootFilesDir),
+		Make: makeBootFiles, Address: n.bootAddress,
 		Registry: c.Registry(), Watch: c.Registry().Watch, Table: table,
 		Alarm: func(text string) { n.log.Error("a machine was refused", "op", "admission", "why", text) },
 		Self:  c.Self(), Capable: n.cfg.Capable, Log: n.log,
 	})
+}
+
+// bootFilesDir is where the files are that machines boot, below the state
+// directory.
+const bootFilesDir = "netboot"
+
+// makeBootFiles has the role bootfiles do its work.
+func makeBootFiles(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "bootfiles")
+	cmd.Stderr = os.Stderr
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("ssi bootfiles: %w; its log says why", err)
+	}
+	return nil
+}
+
+// runBootFiles is the role bootfiles: it makes what machines boot, with the
+// processor time that nobody else wants.
+func runBootFiles() int {
+	log := roleLog("bootfiles", "info")
+	const nicest = 19
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nicest); err != nil {
+		log.Warn("priority", "err", err)
+	}
+	cfg, err := loadConfig()
+	if err != nil {
+		log.Error("bootfiles", "err", err)
+		return 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	began := time.Now()
+	built, news, err := netboot.MakeFiles(ctx, filepath.Join(cfg.StateDir, bootFilesDir), "/", cfg.Netboot, describeInitramfs())
+	if err != nil {
+		log.Error("bootfiles", "err", err)
+		return 1
+	}
+	if news {
+		log.Info("initramfs made", "kernel", built.Version, "bytes", built.Size, "modules", len(built.Modules), "after", time.Since(began))
+	}
+	return 0
 }
 
 // bootAddress is where machines are booted: on an interface, or on that of the
@@ -45,7 +92,7 @@ func (n *nodeRole) bootAddress(name string) (string, netip.Prefix, error) {
 // describeInitramfs says what the root of a diskless node has beside drivers:
 // this binary under the names of its commands, and a shell. It is a tmpfs as long
 // as there is no cluster file system: that will be mounted by the role boot.
-func describeInitramfs(config.Netboot) initramfs.Config {
+func describeInitramfs() initramfs.Config {
 	exe, err := os.Executable()
 	if err != nil {
 		exe = "/sbin/ssi"
@@ -66,7 +113,9 @@ func describeInitramfs(config.Netboot) initramfs.Config {
 	shell := false
 	if _, err := os.Stat("/bin/busybox"); err == nil {
 		c.Programs = append(c.Programs, initramfs.Program{Source: "/bin/busybox"})
-		c.Links = append(c.Links, initramfs.Link{Path: "/bin/sh", Target: "busybox"})
+		c.Links = append(c.Links, initramfs.Link{Path: "/bin/sh", Target: "busybox"},
+			// The kernel calls it for what it misses: fs-ext4, net-pf-10.
+			initramfs.Link{Path: "/sbin/modprobe", Target: "/bin/busybox"})
 		shell = true
 	}
 	if _, err := os.Stat("/bin/bash"); err == nil {

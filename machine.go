@@ -83,7 +83,11 @@ func newLoader() (*kmod.Loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	rules, err := kmod.ReadRules(kmod.RuleDirs(), strings.Join(kernelParams(), " "))
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	rules, err := kmod.ReadRules(kmod.RuleDirs(), string(cmdline))
 	if err != nil {
 		return nil, err
 	}

@@ -57,11 +57,13 @@ func table() []applet.Entry {
 	entries := append(applet.Table(), applet.Entry{
 		Name: "lab", Short: "run a cluster of several nodes on this machine", Group: applet.GroupTools, New: labCommand, NoLink: true,
 	})
+	entries = append(entries, installEntries()...)
 	entries = append(entries,
 		role("init", "process 1 of a node: starts and restarts the others", func([]string) int { return runInit() }),
 		role("boot", "starts and ends the machine, for process 1", runBoot),
 		role("getty", "serves a login on a console", func(args []string) int { return boot.RunGetty(boot.RoleLog("getty", slog.LevelInfo), args) }),
 		role("node", "the node daemon", func([]string) int { return runNode(version) }),
+		role("bootfiles", "makes what other machines boot", func([]string) int { return runBootFiles() }),
 		role("mount", "serves the clusterwide /proc", func([]string) int { return procfs.Run(roleLog("mount", "info")) }),
 		role("spawn", "creates the processes of users", func([]string) int { return runSpawn() }),
 		role(spawn.SessionRole, "leads the session of a terminal", spawn.RunSession),

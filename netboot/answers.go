@@ -211,8 +211,9 @@ func (t *term) httpDone(r httpboot.Access) {
 		t.log.Warn("sent", append(attrs, "err", r.Err)...)
 		return
 	}
-	if _, ok := t.shelf.Tree().Lookup(r.Path); ok && r.Bytes > 0 && r.Method == http.MethodGet {
-		t.begun(r.Client.Addr(), r.Path)
+	name := strings.TrimPrefix(r.Path, "/")
+	if _, ok := t.shelf.Tree().Lookup(name); ok && r.Bytes > 0 && r.Method == http.MethodGet {
+		t.begun(r.Client.Addr(), name)
 		t.log.Info("sent", attrs...)
 		return
 	}

@@ -37,9 +37,9 @@ type Config struct {
 	Settings config.Netboot // of this node; without Enable those of the cluster count
 	Dir      string         // where the boot files are kept
 	Root     string         // where kernel, modules and loaders are installed; "" is "/"
-	// Describe says what an initramfs holds beside modules and the files that the
-	// settings name.
-	Describe func(config.Netboot) initramfs.Config
+	// Make calls MakeFiles for this node's settings, in another process: it takes
+	// long, and memory that the daemon would not give back.
+	Make func(ctx context.Context) error
 	// Address is the interface of this machine to serve on, and its address there;
 	// name is the configured interface, "" for that of the cluster.
 	Address  func(name string) (ifname string, addr netip.Prefix, err error)
@@ -70,7 +70,7 @@ func New(c Config) *Service {
 	}
 	s := &Service{Config: c, log: c.Log, table: c.Table, shelf: new(loader.Shelf),
 		addresses: &addresses{neighbours: machine.KernelNeighbours{}, of: map[netip.Addr]machine.MAC{}},
-		stock:     &stock{dir: c.Dir, root: c.Root, describe: c.Describe}}
+		stock:     &stock{dir: c.Dir, root: c.Root}}
 	s.admission = machine.NewAdmission(c.Table, machine.KernelNeighbours{}, c.Log, c.Alarm)
 	return s
 }
@@ -194,13 +194,10 @@ func (s *Service) serve(ctx context.Context) error {
 
 // fill makes or checks the boot files and puts them on the shelf.
 func (t *term) fill(ctx context.Context) error {
-	began := time.Now()
 	if t.Settings.Enable && t.stock.installed(t.settings) {
-		built, err := t.stock.make(ctx, t.settings)
-		if err != nil {
+		if err := t.Make(ctx); err != nil {
 			return err
 		}
-		t.log.Info("initramfs made", "op", "netboot", "kernel", built.Version, "bytes", built.Size, "modules", len(built.Modules), "after", time.Since(began))
 	} else if err := t.fetch(ctx); err != nil {
 		return err
 	}

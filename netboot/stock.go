@@ -3,6 +3,7 @@ package netboot
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,13 +24,13 @@ const (
 	kernelName    = "vmlinuz"
 	initramfsName = "initrd.img"
 	ukiName       = "linuxx64.efi"
+	stampName     = "made-of" // what kernel and initramfs were made of; not in the tree
 )
 
 // stock is the boot files of this machine, in a directory of its own.
 type stock struct {
-	dir      string                                // where they are kept
-	root     string                                // where kernel, modules and loaders are installed: "/"
-	describe func(config.Netboot) initramfs.Config // what an initramfs holds beside modules and programs
+	dir  string // where they are kept
+	root string // where kernel, modules and loaders are installed: "/"
 }
 
 // kernel is where the kernel to boot and its modules are.
@@ -61,26 +62,69 @@ func (s *stock) modules(c config.Netboot, release string) string {
 	return filepath.Join(s.root, "/lib/modules", release)
 }
 
-// make makes kernel and initramfs from what is installed on this machine.
-func (s *stock) make(ctx context.Context, c config.Netboot) (initramfs.Result, error) {
+// make makes kernel and initramfs from what is installed on this machine, unless
+// they were made of the same before.
+func (s *stock) make(ctx context.Context, c config.Netboot, conf initramfs.Config) (built initramfs.Result, news bool, err error) {
 	kernel, modules, err := s.kernel(c)
 	if err != nil {
-		return initramfs.Result{}, err
+		return built, false, err
 	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return initramfs.Result{}, err
-	}
-	conf := s.describe(c)
 	conf.Kernel, conf.Tree, conf.Root = kernel, modules, s.root
 	conf.Classes = append(conf.Classes, c.Classes...)
 	for _, path := range c.Include {
 		conf.Programs = append(conf.Programs, initramfs.Program{Source: path})
 	}
-	built, err := initramfs.Build(ctx, conf, s.path(initramfsName))
+	stamp, err := stampOf(conf)
 	if err != nil {
-		return built, err
+		return built, false, err
 	}
-	return built, install(kernel, s.path(kernelName))
+	if old, err := os.ReadFile(s.path(stampName)); err == nil && string(old) == stamp {
+		return built, false, nil
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return built, false, err
+	}
+	if err := os.Remove(s.path(stampName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return built, false, err
+	}
+	if built, err = initramfs.Build(ctx, conf, s.path(initramfsName)); err != nil {
+		return built, false, err
+	}
+	if err := install(kernel, s.path(kernelName)); err != nil {
+		return built, false, err
+	}
+	return built, true, write(s.path(stampName), []byte(stamp))
+}
+
+// stampOf describes what an initramfs is made of: its description, and size and
+// time of the files in it that may change under the same name.
+func stampOf(c initramfs.Config) (string, error) {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	files := []string{c.Binary, c.Kernel, c.Tree, filepath.Join(c.Tree, "modules.dep")}
+	for _, p := range c.Programs {
+		files = append(files, filepath.Join(c.Root, p.Source))
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n", text)
+	for _, name := range files {
+		info, err := os.Stat(name)
+		if err != nil {
+			fmt.Fprintf(&b, "%s: %v\n", name, err) // who needs it says so
+			continue
+		}
+		fmt.Fprintf(&b, "%s %d %d\n", name, info.Size(), info.ModTime().UnixNano())
+	}
+	return b.String(), nil
+}
+
+// MakeFiles makes kernel and initramfs in dir from what is installed below root,
+// as the settings and conf say, unless that was done already; news says that it was not.
+// It takes a minute of a slow processor.
+func MakeFiles(ctx context.Context, dir, root string, c config.Netboot, conf initramfs.Config) (built initramfs.Result, news bool, err error) {
+	return (&stock{dir: dir, root: root}).make(ctx, c, conf)
 }
 
 func (s *stock) path(name string) string { return filepath.Join(s.dir, name) }

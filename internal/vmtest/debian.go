@@ -90,7 +90,6 @@ func DebianDisk(t testing.TB, k Kernel, change func(root string) error) vm.Disk 
 	}
 	run("cp", k.Image, boot)
 	run("cp", "-a", k.Modules, modules)
-	run("chroot", root, "depmod", k.Version) // as the package does when it is installed
 	if err := change(root); err != nil {
 		t.Fatal(err)
 	}

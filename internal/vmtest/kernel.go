@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ssi/internal/kmod"
 )
 
 const (
@@ -188,6 +190,14 @@ func unpackKernel(ctx context.Context, dir, name string) (Kernel, error) {
 	}
 	root := filepath.Join(tmp, "root")
 	if _, err := run(ctx, tmp, "dpkg", "-x", debs[0], root); err != nil {
+		return Kernel{}, err
+	}
+	// What the package's scripts would do; without it every user scans all modules.
+	index, err := kmod.Open(filepath.Join(root, "lib/modules", version))
+	if err != nil {
+		return Kernel{}, err
+	}
+	if err := index.Save(); err != nil {
 		return Kernel{}, err
 	}
 	hash, err := sum(filepath.Join(root, "boot", "vmlinuz-"+version))
