@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -69,7 +70,12 @@ func (n *nodeRole) askAdmission(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	say := func(text string) { n.log.Info("admission", "by", url, "machine", mac, "what", text) }
+	n.setClock(ctx, url) // certificates have dates
+	n.reports = newReporter(n.log, url, mac)
+	say := func(text string) {
+		n.log.Info("admission", "by", url, "machine", mac, "what", text)
+		n.reports.say("admission", text)
+	}
 	for pause := joinPause; ; pause = min(pause*3/2, maxJoinPause) {
 		text, err := machine.Join(ctx, filepath.Join(runDir, "admission"), url, mac, say)
 		if err == nil {
@@ -80,6 +86,7 @@ func (n *nodeRole) askAdmission(ctx context.Context, url string) error {
 		}
 		switch {
 		case err == nil:
+			n.reports.say("joined", "it has its certificate")
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -100,6 +107,52 @@ func (n *nodeRole) askAdmission(ctx context.Context, url string) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// reporter tells the node that booted this machine how far it is. It blocks
+// nobody: each report is tried once, and one that cannot keep up is left out.
+type reporter struct {
+	queue  chan [2]string // phase and text
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// maxReports is how many reports may wait for the one that is under way.
+const maxReports = 8
+
+func newReporter(log *slog.Logger, url, mac string) *reporter {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &reporter{queue: make(chan [2]string, maxReports), cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case what := <-r.queue:
+				if err := machine.Report(ctx, url, mac, what[0], what[1]); err != nil && ctx.Err() == nil {
+					log.Warn("the phase of the boot is not reported", "op", "report", "by", url, "err", err)
+				}
+			}
+		}
+	}()
+	return r
+}
+
+func (r *reporter) say(phase, text string) {
+	select {
+	case r.queue <- [2]string{phase, text}:
+	default:
+	}
+}
+
+// close ends what is under way and waits for that.
+func (r *reporter) close() {
+	if r == nil {
+		return
+	}
+	r.cancel()
+	<-r.done
 }
 
 // join uses up the join file.

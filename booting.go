@@ -14,6 +14,7 @@ import (
 
 	"ssi/applet"
 	"ssi/cluster"
+	"ssi/internal/api"
 	"ssi/netboot"
 	"ssi/netboot/initramfs"
 	"ssi/netboot/machine"
@@ -125,4 +126,13 @@ func describeInitramfs() initramfs.Config {
 		}
 	}
 	return c
+}
+
+// listMachines is the table of machines, as far as it can be read.
+func (p *parts) listMachines() []api.MachineInfo {
+	list, err := p.machines.List()
+	if err != nil {
+		p.n.log.Warn("the table of machines cannot be read", "op", "status", "err", err)
+	}
+	return list.Machines
 }

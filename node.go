@@ -106,6 +106,7 @@ type nodeRole struct {
 	keep    *keeper.Client
 	local   *net.UnixListener
 	machine *ownMachine // nil: another init cares for it
+	reports *reporter   // nil: no other node booted this one
 
 	mu    sync.Mutex
 	rexec *rexec.Server
@@ -189,6 +190,7 @@ func (n *nodeRole) run(ctx context.Context) error {
 	if err := n.machine.wait(ctx); err != nil {
 		return err
 	}
+	defer func() { n.reports.close() }()
 	if err := n.admit(ctx); err != nil {
 		return err
 	}
@@ -215,6 +217,7 @@ type parts struct {
 
 	machines *machine.Table
 	netboot  *netboot.Service
+	clock    *timekeeping
 
 	restart context.CancelCauseFunc // set by serve
 
@@ -259,6 +262,9 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 	p.machines = machine.NewTable(p.cluster.Registry(), machine.Of(p.cluster))
 	p.netboot = n.newNetboot(p.cluster, p.machines)
 	self := p.cluster.Self()
+	if p.clock, err = n.openTimekeeping(self, addr); err != nil {
+		return nil, err
+	}
 	if p.window, err = window.Start(n.log, self); err != nil {
 		return nil, err
 	}
@@ -331,7 +337,7 @@ func (p *parts) assembleAPI() {
 	local.Register(p.api)
 	p.api.Handle(api.ExecRun, p.rexec.HandleAPI)
 	c := &control.Control{
-		Cluster: p.cluster, Strays: p.window.Strays,
+		Cluster: p.cluster, Strays: p.window.Strays, Time: p.clock.status, Machines: p.listMachines,
 		Loads: func(ctx context.Context) map[id.Node]int {
 			loads := map[id.Node]int{}
 			for _, l := range local.Loads(ctx, nodes.Nodes(), loadTimeout).Loads {
@@ -366,6 +372,7 @@ func (p *parts) serve(ctx context.Context) error {
 	})
 	wg.Go(func() { p.watchIdentity(run) })
 	wg.Go(func() { p.netboot.Mirror(run) })
+	wg.Go(func() { p.clock.follow(run, p.cluster.Members(), p.cluster.Serving()) })
 	wg.Go(func() { p.fenceLeftovers(run) })
 	wg.Go(func() {
 		if err := p.space.serve(run); err != nil {
@@ -448,6 +455,7 @@ func (p *parts) close() {
 	if p.window != nil {
 		p.window.Stop()
 	}
+	p.clock.close()
 	if p.cluster != nil {
 		_ = p.cluster.Transport().Close() // always nil; closed already if the cluster ran
 	}

@@ -31,7 +31,7 @@ that was never used is NEVERUP.
 The answer is what this node knows. A node that lost contact says so on stderr;
 what it shows is then old.`,
 		Example: `  cluster              a line for each node
-  cluster -v           with causes, clocks and the cluster itself
+  cluster -v           with causes, clocks, machines that boot, and the cluster itself
   cluster -V 2         node 2 as "key: value" lines
   cluster --json       everything, for programs
   cluster events       follow the cluster`,
@@ -59,7 +59,7 @@ what it shows is then old.`,
 			return printNodes(env.Stdout, s, env.Now())
 		},
 	}
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also the cluster itself, causes, phases and clocks")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also the cluster itself, causes, phases, clocks and machines that boot")
 	cmd.Flags().BoolVarP(&keys, "keys", "V", false, "\"key: value\" lines of the nodes given, or of all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything as JSON")
 	exclusive(cmd, "verbose", "keys", "json")
@@ -136,7 +136,12 @@ func printVerbose(env *Env, s *api.ClusterStatus) error {
 	fmt.Fprintf(tw, "quorum:\t%s\n", quorum(s))
 	fmt.Fprintf(tw, "transition:\t%d\n", s.Transition)
 	fmt.Fprintf(tw, "profile:\t%s\n", s.Profile)
-	fmt.Fprintf(tw, "PIDs:\t%d a node%s\n\n", 1<<s.PIDShift, strays(s))
+	fmt.Fprintf(tw, "PIDs:\t%d a node%s\n", 1<<s.PIDShift, strays(s))
+	fmt.Fprintf(tw, "time:\t%s\n", timeText(s.Time))
+	for _, m := range s.Booting {
+		fmt.Fprintf(tw, "booting:\t%s\n", bootingText(m, env.Now()))
+	}
+	fmt.Fprintln(tw)
 	if err := tw.Flush(); err != nil {
 		return err
 	}

@@ -151,6 +151,13 @@ func cannedStatus() api.ClusterStatus {
 	return api.ClusterStatus{
 		Name: "lab", ID: "00112233445566778899aabbccddeeff", Self: 1, Profile: "fast", PIDShift: 15,
 		Transition: 12, InitNode: 1, InitTerm: 2, Quorum: true, Serving: true,
+		Time: api.TimeStatus{Source: "192.0.2.1:123", Stratum: 3, Offset: -13 * time.Microsecond, Delay: 412 * time.Microsecond,
+			Frequency: 7.25, Updated: at(8 * time.Second), Disciplined: true, Serving: true},
+		Booting: []api.MachineInfo{
+			{MachineSpec: api.MachineSpec{MACs: []string{"52:54:00:55:00:02"}, Node: 4}, State: api.MachineBooting,
+				Phase: "admission", PhaseSince: at(12 * time.Second), Text: "the key is checked"},
+			{MachineSpec: api.MachineSpec{MACs: []string{"52:54:00:55:00:09"}}, State: api.MachinePending, Since: at(70 * time.Second)},
+		},
 		Nodes: []api.NodeInfo{
 			{Node: 1, Name: "node1", Addr: "10.85.0.1:1985", State: api.Up, Role: api.RoleVoter, Capable: true, Init: true, Classes: []string{"web"},
 				Incarnation: 0xabc, Transition: 3, Since: at(2*time.Hour + 3*time.Minute), Cause: "ready", Load: load(12)},

@@ -31,6 +31,10 @@ type Control struct {
 	Loads func(ctx context.Context) map[id.Node]int
 	// Strays is how often PIDs outside of this node's window were given out.
 	Strays func() uint64
+	// Time is what the clock of this node is worth. It must not wait.
+	Time func() api.TimeStatus
+	// Machines is the table of machines, as this node knows it. It must not wait.
+	Machines func() []api.MachineInfo
 }
 
 // Register adds the methods to the server of the local socket.

@@ -265,12 +265,29 @@ func TestStreamsEnd(t *testing.T) {
 	_, _ = stopRegistry(), stopCluster()
 }
 
+// A machine that waits for approval boots as long as it asks.
+func TestBooting(t *testing.T) {
+	now := time.Now()
+	got := booting([]api.MachineInfo{
+		{State: api.MachineUp}, {State: api.MachineKnown}, {State: api.MachineDenied, LastSeen: now},
+		{State: api.MachineBooting, MachineSpec: api.MachineSpec{Node: 5}},
+		{State: api.MachinePending, MachineSpec: api.MachineSpec{Node: 6}, LastSeen: now.Add(-pendingFor + time.Second)},
+		{State: api.MachinePending, MachineSpec: api.MachineSpec{Node: 7}, LastSeen: now.Add(-pendingFor)},
+	}, now)
+	if len(got) != 2 || got[0].Node != 5 || got[1].Node != 6 {
+		t.Errorf("these boot: %+v", got)
+	}
+}
+
 func TestStatus(t *testing.T) {
 	n := start(t)
 	n.up()
 	s := must[api.ClusterStatus](n, api.MethodClusterStatus, api.StatusParams{Barrier: true, Measure: true})
 	if s.Name != "test" || s.Self != 1 || !s.Serving || !s.Quorum || s.InitNode != 1 || s.Profile != "fast" || s.Advice != "" || len(s.Nodes) != 1 || s.Strays != 3 {
 		t.Errorf("the status is %+v", s)
+	}
+	if s.Time.Source != api.LocalTime || s.Time.Stratum != 10 || s.Time.Offset != 5 || len(s.Booting) != 1 || s.Booting[0].Phase != "admission" {
+		t.Errorf("the time is %+v, what boots is %+v", s.Time, s.Booting)
 	}
 	info, _ := s.Find(1)
 	if info.State != api.Up || info.Role != api.RoleVoter || !info.Init || info.Load == nil || *info.Load != 42 ||

@@ -84,6 +84,10 @@ func (n *node) boot() {
 	control := &Control{
 		Cluster: c, Loads: func(context.Context) map[id.Node]int { return map[id.Node]int{1: 42} },
 		Strays: func() uint64 { return 3 },
+		Time:   func() api.TimeStatus { return api.TimeStatus{Source: api.LocalTime, Stratum: 10, Offset: 5} },
+		Machines: func() []api.MachineInfo {
+			return []api.MachineInfo{{State: api.MachineKnown}, {State: api.MachineBooting, Phase: "admission"}}
+		},
 	}
 	control.Register(n.api)
 	n.ended.Go(func() { _ = c.Run(ctx, l) })

@@ -46,7 +46,7 @@ func (c *Control) snapshot() *api.ClusterStatus {
 		Transition: view.Epoch, InitNode: view.Init, InitTerm: view.InitTerm,
 		Quorum: st.Leader != 0, Advice: st.Problem,
 		Serving: serving.OK, Cause: serving.Cause, Strays: c.Strays(),
-		Nodes: []api.NodeInfo{},
+		Time: c.Time(), Booting: booting(c.Machines(), time.Now()), Nodes: []api.NodeInfo{},
 	}
 	if !s.Quorum {
 		s.InitNode = 0 // whoever it was, it holds init no more as far as this node can tell
@@ -76,6 +76,21 @@ func (c *Control) snapshot() *api.ClusterStatus {
 		s.Nodes = append(s.Nodes, info)
 	}
 	return s
+}
+
+// pendingFor is how long a machine that waits for approval counts as one that
+// boots, since it asked last: it asks every few seconds while it is switched on.
+const pendingFor = 10 * time.Minute
+
+// booting is those machines that are about to become nodes.
+func booting(all []api.MachineInfo, now time.Time) []api.MachineInfo {
+	var out []api.MachineInfo
+	for _, m := range all {
+		if m.State == api.MachineBooting || m.State == api.MachinePending && now.Sub(m.LastSeen) < pendingFor {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 func transition(t member.Transition) api.Transition {

@@ -110,7 +110,32 @@ type ClusterStatus struct {
 	// out, since its daemon was started: such a process is not reached from other nodes.
 	Strays uint64 `json:"strays,omitempty"`
 
+	Time    TimeStatus    `json:"time"`              // of this node
+	Booting []MachineInfo `json:"booting,omitempty"` // machines that are about to become nodes
+
 	Nodes []NodeInfo `json:"nodes"` // by number; without the numbers never used
+}
+
+// LocalTime is the source of a clock that is the reference of the cluster itself.
+const LocalTime = "local"
+
+// TimeStatus is what the clock of one node follows, and how well.
+type TimeStatus struct {
+	Source  string `json:"source,omitempty"`  // HOST:PORT of the NTP server, or LocalTime
+	Refused string `json:"refused,omitempty"` // why there is none although servers are asked
+	Stratum int    `json:"stratum"`           // of this clock (RFC 5905); 16 is unsynchronised
+
+	Offset     time.Duration `json:"offset_ns"`     // to be added to this clock, as of Updated
+	Delay      time.Duration `json:"delay_ns"`      // of the round trip to the source
+	Jitter     time.Duration `json:"jitter_ns"`     // of what the source says
+	Dispersion time.Duration `json:"dispersion_ns"` // bound of the error of this clock
+	Frequency  float64       `json:"frequency_ppm"` // correction in force, parts per million
+	Updated    time.Time     `json:"updated,omitzero"`
+
+	Disciplined bool   `json:"disciplined"`           // ssi sets this clock
+	Why         string `json:"why,omitempty"`         // if not, why
+	Serving     bool   `json:"serving"`               // the time is given to others: on the node that holds init
+	ServeError  string `json:"serve_error,omitempty"` // what prevents that
 }
 
 // Find gives the node of this number.
