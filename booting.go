@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -111,28 +113,32 @@ func describeInitramfs() initramfs.Config {
 	for _, name := range applet.Links(table(), true) {
 		c.Links = append(c.Links, initramfs.Link{Path: "/usr/bin/" + name, Target: "/sbin/ssi"})
 	}
-	shell := false
-	if _, err := os.Stat("/bin/busybox"); err == nil {
-		c.Programs = append(c.Programs, initramfs.Program{Source: "/bin/busybox"})
-		c.Links = append(c.Links, initramfs.Link{Path: "/bin/sh", Target: "busybox"},
-			// The kernel calls it for what it misses: fs-ext4, net-pf-10.
-			initramfs.Link{Path: "/sbin/modprobe", Target: "/bin/busybox"})
-		shell = true
+	const busybox, bash = "/bin/busybox", "/bin/bash"
+	utilities := busyboxNames(busybox)
+	for _, name := range utilities {
+		c.Links = append(c.Links, initramfs.Link{Path: "/bin/" + name, Target: "busybox"})
 	}
-	if _, err := os.Stat("/bin/bash"); err == nil {
-		c.Programs = append(c.Programs, initramfs.Program{Source: "/bin/bash"})
-		if !shell {
+	if utilities != nil {
+		c.Programs = append(c.Programs, initramfs.Program{Source: busybox})
+		// The kernel calls it for what it misses: fs-ext4, net-pf-10.
+		c.Links = append(c.Links, initramfs.Link{Path: "/sbin/modprobe", Target: busybox})
+	}
+	if _, err := os.Stat(bash); err == nil {
+		c.Programs = append(c.Programs, initramfs.Program{Source: bash})
+		if !slices.Contains(utilities, "sh") {
 			c.Links = append(c.Links, initramfs.Link{Path: "/bin/sh", Target: "bash"})
 		}
 	}
 	return c
 }
 
-// listMachines is the table of machines, as far as it can be read.
-func (p *parts) listMachines() []api.MachineInfo {
-	list, err := p.machines.List()
+// busyboxNames lists the utilities that a busybox has; nil if there is none.
+func busyboxNames(path string) []string {
+	out, err := exec.Command(path, "--list").Output()
 	if err != nil {
-		p.n.log.Warn("the table of machines cannot be read", "op", "status", "err", err)
+		return nil
 	}
-	return list.Machines
+	return slices.DeleteFunc(strings.Fields(string(out)), func(name string) bool {
+		return name == "busybox" || name == "bash" || strings.Contains(name, "/")
+	})
 }

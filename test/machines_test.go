@@ -102,7 +102,7 @@ func (m *machines) until(on *vmtest.Machine, command, text string) {
 	defer cancel()
 	for {
 		out, _ := on.Run(command)
-		if strings.Contains(out, text) {
+		if regexp.MustCompile(`\b` + regexp.QuoteMeta(text) + `\b`).MatchString(out) { // UP is not NEVERUP
 			return
 		}
 		select {
@@ -113,23 +113,77 @@ func (m *machines) until(on *vmtest.Machine, command, text string) {
 	}
 }
 
-// TestMachines: a Debian machine with ssi as its init, another one that is
-// switched on and becomes a node, and what happens when their power is cut.
+// shell waits for the shell that a diskless node offers on its console.
+func (m *machines) shell(on *vmtest.Machine) {
+	m.t.Helper()
+	on.Say(`press Enter for a shell of root`)
+	on.Type("")
+	on.Say(`# $`)
+}
+
+// run runs a command on a machine, which must succeed.
+func (m *machines) run(on *vmtest.Machine, command string) string {
+	m.t.Helper()
+	out, status := on.Run(command)
+	if status != 0 {
+		m.t.Fatalf("%s on %s: status %d: %s", command, on.Name(), status, out)
+	}
+	return out
+}
+
+// sees waits until a machine sees a node UP, or in another state.
+func (m *machines) sees(on *vmtest.Machine, node int, state string) {
+	m.t.Helper()
+	m.until(on, fmt.Sprintf("ssi clusternode_getstate %d", node), state)
+}
+
+// TestMachines: a Debian machine with ssi as its init boots machines that are
+// switched on, with nothing but their MAC addresses; their power is cut; and when
+// that of the first one is cut, another one boots machines.
 func TestMachines(t *testing.T) {
-	m := newMachines(t, 2)
-	if out, status := m.first.Run("ssi cluster init --name vm --node 1"); status != 0 {
-		t.Fatalf("cluster init: %d: %s", status, out)
-	}
-	m.until(m.first, "ssi cluster", "UP")
-	if out, status := m.first.Run("ssi addnode 52:54:00:55:00:02 --node 2"); status != 0 {
-		t.Fatalf("addnode: %d: %s", status, out)
-	}
-	m.until(m.first, "ls /var/lib/ssi/netboot", "initrd.img")
-	second := m.node(2)
+	m := newMachines(t, 3)
+	m.run(m.first, "ssi cluster init --name vm --node 1")
+	m.sees(m.first, 1, "UP")
+	m.first.Say("booting machines")
+	m.run(m.first, "ssi addnode 52:54:00:55:00:02 --node 2")
+
+	second, third := m.node(2), m.node(3)
 	second.Start()
-	second.Say(`[#$] $`)
-	m.until(m.first, "ssi cluster", "m525400550002")
-	if out, status := m.first.Run("ssi onnode 2 clusternode_num"); status != 0 || !strings.Contains(out, "2") {
-		t.Fatalf("onnode: %d: %s", status, out)
+	m.shell(second)
+	m.sees(m.first, 2, "UP")
+	if out := m.run(m.first, "ssi onnode 2 clusternode_num"); strings.TrimSpace(out) != "2" {
+		t.Errorf("onnode 2 clusternode_num: %q", out)
+	}
+	if out := m.run(second, "onnode 1 cat /etc/hostname"); strings.TrimSpace(out) != "first" {
+		t.Errorf("onnode 1 cat /etc/hostname: %q", out)
+	}
+
+	// A machine that nobody knows waits until it is approved.
+	third.Start()
+	m.shell(third)
+	m.until(m.first, "ssi node ls", "52:54:00:55:00:03")
+	m.run(m.first, "ssi node approve 52:54:00:55:00:03 --node 3")
+	m.sees(m.first, 3, "UP")
+
+	// Its power is cut, and it comes back.
+	second.Cut()
+	m.sees(m.first, 2, "DOWN")
+	second.Start()
+	m.shell(second)
+	m.sees(m.first, 2, "UP")
+	m.sees(second, 3, "UP")
+
+	// The first one goes: another one holds init and boots the next.
+	m.until(second, "ls /var/lib/ssi/netboot", "initrd.img")
+	m.until(third, "ls /var/lib/ssi/netboot", "initrd.img")
+	m.first.Cut()
+	m.sees(second, 1, "DOWN")
+	m.run(second, "ssi addnode 52:54:00:55:00:04 --node 4")
+	fourth := m.node(4)
+	fourth.Start()
+	m.shell(fourth)
+	m.sees(second, 4, "UP")
+	if out := m.run(third, "onnode 4 clusternode_num"); strings.TrimSpace(out) != "4" {
+		t.Errorf("onnode 4 clusternode_num: %q", out)
 	}
 }
