@@ -142,3 +142,12 @@ func busyboxNames(path string) []string {
 		return name == "busybox" || name == "bash" || strings.Contains(name, "/")
 	})
 }
+
+// listMachines is the table of machines, as far as it can be read.
+func (p *parts) listMachines() []api.MachineInfo {
+	list, err := p.machines.List()
+	if err != nil {
+		p.n.log.Warn("the table of machines cannot be read", "op", "status", "err", err)
+	}
+	return list.Machines
+}
