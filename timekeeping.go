@@ -126,7 +126,10 @@ func (n *nodeRole) openTimekeeping(self id.Node, addr string) (*timekeeping, err
 		k.conf.Listen, clients.booted = n.timeNetworks(own)
 	}
 	k.allowed.Store(clients)
-	return k, k.open()
+	if err := k.open(); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // timeNetworks is where the time is served, and the networks of machines that boot.
