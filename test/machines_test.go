@@ -165,13 +165,15 @@ func TestMachines(t *testing.T) {
 	m.run(m.first, "ssi node approve 52:54:00:55:00:03 --node 3")
 	m.sees(m.first, 3, "UP")
 
-	// Its power is cut, and it comes back.
+	// Its power is cut, and it comes back. With three votes one may be missing.
+	m.until(m.first, "ssi cluster | grep -c voter", "3")
 	second.Cut()
 	m.sees(m.first, 2, "DOWN")
 	second.Start()
 	m.shell(second)
 	m.sees(m.first, 2, "UP")
 	m.sees(second, 3, "UP")
+	m.until(m.first, "ssi cluster | grep -c voter", "3")
 
 	// The first one goes: another one holds init and boots the next.
 	m.until(second, "ls /var/lib/ssi/netboot", "initrd.img")
