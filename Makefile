@@ -16,8 +16,14 @@ FUZZTIME ?= 20s
 # What the tests use beside Go, all from Debian.
 APT := bash dash coreutils hostname procps psmisc iproute2 python3 util-linux groff-base git make gcc g++ libc6-dev bsdutils \
 	strace gdb lsof htop sudo passwd stress-ng
+# Machines, what boots them, and what they are compared with.
+APT += qemu-system-x86 qemu-utils ipxe-qemu seabios ovmf ipxe pxelinux syslinux-common systemd-boot-efi mmdebstrap e2fsprogs \
+	busybox-static dnsmasq-base curl zstd
+# The packages with tests of machines, and the tests that are it: they run alone, for a machine takes a processor.
+VM_PACKAGES := ./internal/vmtest ./init ./netboot/... ./cluster/ntp ./test
+VM_TESTS    := Machine|Namespace|Network|Boot|VM|Owner|QEMU
 
-.PHONY: help build lab test test-race bench lint fuzz install man generate deps cross clean
+.PHONY: help build lab test test-race test-vm bench lint fuzz install man generate deps cross clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -38,12 +44,15 @@ deps: ## install by apt what the tests need, or say what is missing
 test: deps build cross ## all tests
 	go vet ./...
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
-	go test -count=1 -timeout 20m ./...
-	$(MAKE) test-race
+	SSI_TEST_VM_LATER=1 go test -count=1 -timeout 20m ./...
+	$(MAKE) test-race test-vm
 
 # The race detector is the one thing that needs cgo.
 test-race: deps ## all packages once more under the race detector
-	CGO_ENABLED=1 go test -race -short -count=1 -timeout 20m ./...
+	SSI_TEST_VM_LATER=1 CGO_ENABLED=1 go test -race -short -count=1 -timeout 20m ./...
+
+test-vm: deps ## machines under QEMU: power-on, PXE, power cuts
+	go test -count=1 -timeout 30m -p 1 -run '$(VM_TESTS)' $(VM_PACKAGES)
 
 bench: build ## measure everything beside its peer, print a table
 	@.ci/deps openssh-server etcd-server etcd-client iproute2 procps pdsh strace git python3 gcc libc6-dev tar

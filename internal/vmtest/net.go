@@ -16,11 +16,23 @@ import (
 // computer.
 const Patience = 3 * time.Minute
 
+// laterEnv names the variable that says that machines are tested another time.
+const laterEnv = "SSI_TEST_VM_LATER"
+
 // Net is the network of one test. Its methods fail the test instead of returning
 // errors.
 type Net struct {
 	vm *vm.Network
 	t  testing.TB
+}
+
+// SkipLater skips a test of machines in the part of `make test` that runs
+// everything at once: machines would not get the processor time that they need.
+func SkipLater(t testing.TB) {
+	t.Helper()
+	if os.Getenv(laterEnv) != "" {
+		t.Skipf("skipped: %s is set; `make test-vm` runs the tests of machines, one after the other", laterEnv)
+	}
 }
 
 // New makes the network of a test in which at most so many machines are on at
@@ -31,6 +43,7 @@ func New(t testing.TB, machines int) *Net {
 	if err := vm.Available(vm.BIOS); err != nil {
 		t.Skipf("skipped: %v", err)
 	}
+	SkipLater(t)
 	takeSlots(t, machines)
 	// Short, and only what is to be kept: no disks.
 	dir := filepath.Join(t.TempDir(), "net")

@@ -13,12 +13,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ssi/internal/vmtest"
 )
 
 // powerOn starts an emulated machine without a disk on the switch, with the address
 // mac(2).
 func powerOn(t *testing.T, args ...string) {
 	t.Helper()
+	vmtest.SkipLater(t)
 	qemu := need(t, "qemu-system-x86_64")
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		t.Skipf("no tap interfaces: %v", err)
