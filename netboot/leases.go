@@ -75,9 +75,7 @@ func list(view registry.View, prefix string) (all []*registry.Entry, err error) 
 		if err != nil {
 			return nil, err
 		}
-		for i := range entries {
-			all = append(all, entries[i])
-		}
+		all = append(all, entries...)
 		if !more || len(entries) == 0 {
 			return all, nil
 		}

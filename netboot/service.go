@@ -237,7 +237,7 @@ func (t *term) share(ctx context.Context, now Shared) error {
 // dhcp makes the DHCP server.
 func (t *term) dhcp(ctx context.Context, ifname string, own netip.Prefix) (wait func() error, stop func(), err error) {
 	c := dhcp.Config{Mode: dhcp.Proxy, Interface: ifname, Server: own.Addr(), Loaders: t.loaders, Machines: t,
-		Report: func(e dhcp.Event) { t.log.Warn(e.String(), "op", "dhcp") }}
+		Report: func(e dhcp.Event) { t.log.Warn("dhcp", "op", "dhcp", "what", e.String()) }}
 	if t.settings.Mode == config.ModePool {
 		subnet, err := t.subnet(own)
 		if err != nil {

@@ -25,6 +25,10 @@ const (
 	initramfsName = "initrd.img"
 	ukiName       = "linuxx64.efi"
 	stampName     = "made-of" // what kernel and initramfs were made of; not in the tree
+
+	// Given is the content of the file made-of beside a kernel and an initramfs
+	// that somebody else made and put there: they are served as they are.
+	Given = "given\n"
 )
 
 // stock is the boot files of this machine, in a directory of its own.
@@ -65,6 +69,9 @@ func (s *stock) modules(c config.Netboot, release string) string {
 // make makes kernel and initramfs from what is installed on this machine, unless
 // they were made of the same before.
 func (s *stock) make(ctx context.Context, c config.Netboot, conf initramfs.Config) (built initramfs.Result, news bool, err error) {
+	if s.given() {
+		return built, false, nil
+	}
 	kernel, modules, err := s.kernel(c)
 	if err != nil {
 		return built, false, err
@@ -152,8 +159,17 @@ func write(path string, b []byte) error {
 	return os.Rename(f.Name(), path)
 }
 
-// installed reports whether this machine can make the boot files.
+// given reports whether somebody else put kernel and initramfs here.
+func (s *stock) given() bool {
+	stamp, err := os.ReadFile(s.path(stampName))
+	return err == nil && string(stamp) == Given
+}
+
+// installed reports whether this machine has the boot files or can make them.
 func (s *stock) installed(c config.Netboot) bool {
+	if s.given() {
+		return true
+	}
 	kernel, modules, err := s.kernel(c)
 	if err != nil {
 		return false
@@ -209,13 +225,6 @@ func listFiles(entries map[string]loader.Entry) []File {
 		files = append(files, File{Name: name, Size: e.Size(), Sum: hex.EncodeToString(sum[:])})
 	}
 	return files
-}
-
-// here reports whether the entries are the files, byte by byte.
-func here(entries map[string]loader.Entry, f File) bool {
-	e, ok := entries[f.Name]
-	sum := e.Sum()
-	return ok && e.Size() == f.Size && hex.EncodeToString(sum[:]) == strings.ToLower(f.Sum)
 }
 
 // unified makes the image for UEFI without another loader, if its first part is

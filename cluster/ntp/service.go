@@ -19,7 +19,8 @@ const (
 	// nobody to ask more often.
 	DefaultPoll = 64 * time.Second
 	// MinPoll and MaxPoll bound it.
-	MinPoll, MaxPoll = 16 * time.Second, 1024 * time.Second
+	MinPoll = 16 * time.Second   // the shortest
+	MaxPoll = 1024 * time.Second // and the longest that is taken
 
 	nodePoll   = 8 * time.Second // how often the other nodes ask init
 	fastPoll   = 2 * time.Second // between the first rounds with new servers

@@ -302,7 +302,7 @@ func TestKmsg(t *testing.T) {
 	log.Debug("not this")
 	log.Info("one\ntwo", "op", "x")
 	log.WithGroup("g").Error("bad", "err", errors.New("why"))
-	log.Warn(strings.Repeat("x", 2000))
+	log.Warn("long", "text", strings.Repeat("x", 2000))
 	b, _ := os.ReadFile(f.Name())
 	lines := strings.Split(string(b), "\n")
 	if lines[0] != `<30>ssi[node]: msg="one\ntwo" a=1 op=x` || lines[1] != `<27>ssi[node]: msg=bad a=1 g.err=why` || len(lines[2]) != maxKmsg || !strings.HasPrefix(lines[2], "<28>") || len(lines) != 4 {

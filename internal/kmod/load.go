@@ -158,7 +158,7 @@ func (s *System) Insert(file, params string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		// Not the kernel's ENOENT.
-		return fmt.Errorf("open: %v", err)
+		return fmt.Errorf("open: %w", err)
 	}
 	defer f.Close()
 	return retry(func() error { return unix.FinitModule(int(f.Fd()), params, flags) })

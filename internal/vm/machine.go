@@ -159,13 +159,18 @@ func (m *Machine) Expect(ctx context.Context, pattern string) ([]string, error) 
 // Send types a line on the console. It waits until the serial line took it,
 // which is before the machine reads it.
 func (m *Machine) Send(line string) error {
+	return m.Type([]byte(line + "\r")) // the key at the end of a line is CR
+}
+
+// Type types keys on the console, as Send does.
+func (m *Machine) Type(keys []byte) error {
 	l := m.current()
 	if !l.on() {
 		return m.failed("type on the console", ErrOff)
 	}
 	err := l.serial.SetWriteDeadline(time.Now().Add(sendTime))
 	if err == nil {
-		_, err = l.serial.Write([]byte(line + "\r")) // the key at the end of a line is CR
+		_, err = l.serial.Write(keys)
 	}
 	if err != nil {
 		if ended(err) {

@@ -82,7 +82,7 @@ func TestStreamOutOfStep(t *testing.T) {
 func TestStreamNotRead(t *testing.T) {
 	b := newBench(t, 1, "a", "b")
 	p, _ := qemu(t, b.Segment, "n1/0")
-	a := b.Segment.ports["a"]
+	a := b.ports["a"]
 	for i := 0; b.Stats()["n1/0"].Dropped == 0; i++ {
 		if i > 10*queueFrames {
 			t.Fatal("the queue has no end")

@@ -183,10 +183,10 @@ func unpackKernel(ctx context.Context, dir, name string) (Kernel, error) {
 	}
 	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
 	if err != nil || len(debs) != 1 {
-		return Kernel{}, fmt.Errorf("apt-get download %s left %d packages: %v", name, len(debs), err)
+		return Kernel{}, fmt.Errorf("apt-get download %s left %d packages: %v", name, len(debs), err) //nolint:errorlint // it may be nil
 	}
 	if is, err := run(ctx, tmp, "dpkg-deb", "-f", debs[0], "Package"); err != nil || strings.TrimSpace(is) != name {
-		return Kernel{}, fmt.Errorf("apt-get download %s brought the package %q: %v", name, is, err)
+		return Kernel{}, fmt.Errorf("apt-get download %s brought the package %q: %v", name, is, err) //nolint:errorlint // it may be nil
 	}
 	root := filepath.Join(tmp, "root")
 	if _, err := run(ctx, tmp, "dpkg", "-x", debs[0], root); err != nil {

@@ -68,10 +68,10 @@ func file(t testing.TB, data []byte) string {
 
 // echo answers below v1/.
 func echo(_ context.Context, r Request) (Response, bool) {
-	switch {
-	case r.Path == "v1/echo":
+	switch r.Path {
+	case "v1/echo":
 		return Response{Body: append([]byte(r.Method+" "+r.Query.Get("mac")+" "), r.Body...)}, true
-	case r.Path == "v1/denied":
+	case "v1/denied":
 		return Response{Status: http.StatusForbidden, Type: "text/x-reason", Body: []byte("not approved")}, true
 	}
 	return Response{}, false

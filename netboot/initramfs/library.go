@@ -2,6 +2,7 @@ package initramfs
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -152,7 +153,7 @@ func startsAsELF(file string) (bool, error) {
 	defer f.Close()
 	magic := make([]byte, len(elf.ELFMAG))
 	n, err := io.ReadFull(f, magic)
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return false, err
 	}
 	return string(magic[:n]) == elf.ELFMAG, nil

@@ -98,7 +98,7 @@ func Find(root string) ([]Loader, []Missing) {
 	var found []Loader
 	var missing []Missing
 	for _, k := range known() {
-		l, err := k.Loader, error(fs.ErrNotExist)
+		l, err := k.Loader, fs.ErrNotExist
 		for _, p := range k.paths {
 			path := filepath.Join(root, p)
 			if err = usable(path, l.Firmware); err == nil {

@@ -19,7 +19,7 @@ const (
 	DefaultBlock = 512
 	// MinBlock and MaxBlock are what may be negotiated (RFC 2348).
 	MinBlock = 8
-	MaxBlock = 65464
+	MaxBlock = 65464 // see MinBlock
 	// MaxWindow is how many blocks are sent without an acknowledgement; a
 	// client that asks for more gets this (RFC 7440 allows 65535).
 	MaxWindow = 64
