@@ -90,7 +90,7 @@ func runSpawn() int {
 
 func labCommand(env *applet.Env) *cobra.Command {
 	return lab.Command(lab.Env{
-		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Initramfs: describeInitramfs,
 		Usage: func(text string) error { return applet.Usagef("%s", text) },
 		Exit:  func(status int) error { return applet.StatusError(status) },
 	})

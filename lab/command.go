@@ -17,11 +17,14 @@ import (
 
 	"ssi/internal/errno"
 	"ssi/internal/id"
+	"ssi/netboot/initramfs"
 )
 
 // Env is what the commands know of the world.
 type Env struct {
 	In, Out, Err *os.File
+	// Initramfs says what the root of a machine has beside drivers; for --vm.
+	Initramfs func() initramfs.Config
 	// Usage makes the error of a command line that makes no sense.
 	Usage func(text string) error
 	// Exit makes the error that ends the program with this status and says
@@ -48,9 +51,13 @@ ends. It needs root.
 
 The nodes are 1, 2, 3 …; node N has the address 10.85.0.N and the host name nodeN.
 A node sees the files of this machine, but not its /tmp, /run and other mounts;
-what it writes stays its own and is gone with the lab.`,
+what it writes stays its own and is gone with the lab.
+
+With --vm (of run and up) the nodes are emulated machines instead: node 1 founds the
+cluster and boots the others over the network. The other commands are the same.`,
 		Example: `  ssi lab run                            three nodes and a shell on the first
   ssi lab run -n 5 -- onall uname -n     a command on a cluster of five
+  ssi lab run --vm -n 2                  the same with machines
   ssi lab up; ssi lab sh 2; ssi lab down`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {

@@ -29,6 +29,10 @@ type startFlags struct {
 	seed    uint64
 	noWait  bool
 	timeout time.Duration
+	vm      bool
+	kernel  string
+	modules string
+	changed func(flag string) bool
 }
 
 // consoleFlag adds --console.
@@ -39,11 +43,15 @@ func consoleFlag(cmd *cobra.Command) *bool {
 func (s *startFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.IntVarP(&s.nodes, "nodes", "n", 3, fmt.Sprintf("how many nodes, 1 to %d", MaxNodes))
-	f.StringVar(&s.profile, "profile", "fast", "timing profile of the cluster: fast, lan, wan")
+	f.StringVar(&s.profile, "profile", "", "timing profile of the cluster: fast, lan, wan (default fast, with --vm lan)")
 	f.StringVar(&s.disk, "disk", "512M", "size of each node's disk, which lies in memory")
 	f.StringArrayVar(&s.share, "share", nil, "a directory of this machine that the nodes see, each as its own copy; may be repeated")
 	f.Uint64Var(&s.seed, "seed", 0, "seed of the random losses")
-	f.DurationVar(&s.timeout, "timeout", DefaultTimeout, "how long to wait until all nodes are UP")
+	f.DurationVar(&s.timeout, "timeout", 0, fmt.Sprintf("how long to wait until all nodes are UP (default %v, with --vm %v)", DefaultTimeout, VMTimeout))
+	f.BoolVar(&s.vm, "vm", false, "the nodes are machines (QEMU): node 1 boots the others over the network")
+	f.StringVar(&s.kernel, "kernel", "", "with --vm: the kernel of the machines (default: the newest /boot/vmlinuz-* of Linux 6.12 or later)")
+	f.StringVar(&s.modules, "modules", "", "with --vm: its modules (default: lib/modules/VERSION beside the boot directory of the kernel)")
+	s.changed = f.Changed
 }
 
 func (s *startFlags) options(c *commands) (Options, error) {
@@ -53,6 +61,18 @@ func (s *startFlags) options(c *commands) (Options, error) {
 	disk, err := c.bytesOf(s.disk)
 	if err != nil {
 		return Options{}, err
+	}
+	if s.vm {
+		for _, name := range []string{"disk", "share"} {
+			if s.changed(name) {
+				return Options{}, c.env.Usage("--" + name + " is for nodes without --vm: a machine's root is in its memory, and it sees no files of this one")
+			}
+		}
+		return Options{Name: c.name, Nodes: s.nodes, Profile: s.profile, Seed: s.seed, NoWait: s.noWait, Timeout: s.timeout,
+			VM: &VM{Kernel: s.kernel, Modules: s.modules, Initramfs: c.env.Initramfs}}, nil
+	}
+	if s.kernel != "" || s.modules != "" {
+		return Options{}, c.env.Usage("--kernel and --modules are for --vm: other nodes run the kernel of this machine")
 	}
 	o := Options{Name: c.name, Nodes: s.nodes, Profile: s.profile, Disk: disk, Share: s.share, Seed: s.seed, NoWait: s.noWait, Timeout: s.timeout}
 	if dir, err := os.Getwd(); err == nil && unseen(dir) {

@@ -41,10 +41,22 @@
 // ssi.cluster.Status on /run/ssi/ssi.sock tells which nodes are UP. The first
 // boot of the other nodes leaves token and address in /etc/ssi/join.
 //
+// # Machines
+//
+// With Options.VM the nodes are machines (package vm) that the same supervisor
+// owns. Start packs the initramfs of node 1; it holds the kernel and initramfs of
+// the others, given to the netboot service as they are. Node 1 founds the cluster
+// and is told the MAC address of each of the others, which then boot from it with
+// the node number that belongs to the address. Commands run in the shell on a
+// machine's console, one at a time: shell types them and finds their output by
+// marks; frame, its core, is pure. The machines' roots are in their memory, so a
+// machine comes back by joining again; node 1, which founded, does not come back.
+//
 // # Locks and goroutines
 //
 // Lock order: machine.op (serialises start, crash, pause … of one node), then
-// supervisor.mu (what status shows), then network.mu (ports, faults, wires). The
+// supervisor.mu (what status shows), then network.mu (ports, faults, wires); with
+// machines guest.op, then the console of a shell, then vmNodes.mu. The
 // supervisor waits for all of its goroutines: those of a node's life (exit,
 // console) in machine, those of a wire in wire.Close, those of the control socket
 // in api.Server.Close. Namespaces are entered only on threads that end with
@@ -58,5 +70,6 @@
 //
 // The package must never change the network, the mounts or the cgroups of others
 // on the host, never trust a process ID read from a file, and never import
-// another part of ssi than the internal packages.
+// another part of ssi than the internal packages, package rexec and, for machines,
+// package initramfs.
 package lab

@@ -53,6 +53,9 @@ func (c *Cmd) dir() string {
 // it wrote and its exit status, 128 + N for death by signal N. An error means
 // that it did not run to its end.
 func (l *Lab) Exec(ctx context.Context, n id.Node, args ...string) (out []byte, code int, err error) {
+	if l.machines() {
+		return l.Console(ctx, n, args...)
+	}
 	var buf bytes.Buffer // written by one goroutine of rexec.Run
 	code, err = l.login(ctx, n, &Cmd{Args: args}, nil, &buf, &buf)
 	return buf.Bytes(), code, err
@@ -83,7 +86,7 @@ const drainTime = 200 * time.Millisecond
 // Run runs a command in node n and returns its exit status, 128 + N for death by
 // signal N. When ctx ends, the command is hung up.
 func (l *Lab) Run(ctx context.Context, n id.Node, c Cmd) (int, error) {
-	if c.Console {
+	if c.Console || l.machines() {
 		return l.console(ctx, n, &c)
 	}
 	// An interface that holds a nil file is not nil.

@@ -52,7 +52,13 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := launchSupervisor(&o, lock)
+	if o.VM != nil {
+		err = o.VM.pack(ctx, &o)
+	}
+	var l *Lab
+	if err == nil {
+		l, err = launchSupervisor(&o, lock)
+	}
 	if err != nil {
 		_ = removeRests(o.Name)
 		_ = lock.Close()

@@ -29,6 +29,8 @@ func (l *Lab) inside(ctx context.Context, n id.Node, paused bool) (string, error
 	for _, m := range st.Nodes {
 		switch {
 		case m.Node != n:
+		case st.VM:
+			return "", errno.New(errno.Invalid, "", n, "it is a machine, whose files and sockets cannot be reached from here; run commands on it with `ssi lab%s exec %d CMD`", nameFlag(l.Name), n)
 		case m.PID > 0 && (m.State == On || m.State == Paused && paused):
 			return fmt.Sprintf("/proc/%d/root/proc/%d/root", st.PID, m.PID), nil
 		default:

@@ -24,22 +24,26 @@ const (
 	minDisk = 1 << 20
 	// DefaultTimeout is how long Start waits for all nodes to be UP.
 	DefaultTimeout = 30 * time.Second
+	// VMTimeout is the same for machines: an emulated one takes about ten seconds
+	// of a processor to boot.
+	VMTimeout = 5 * time.Minute
 	// maxShares limits Options.Share.
 	maxShares = 16
 )
 
 // Options describe a lab. The zero value is a lab of three nodes.
 type Options struct {
-	Name    string        `json:"name"`    // letters, digits, '-', '_'; default DefaultName
-	Nodes   int           `json:"nodes"`   // 1 to MaxNodes; default 3
-	Profile string        `json:"profile"` // timing profile of the cluster; default "fast"
-	Disk    int64         `json:"disk"`    // size of each node's disk in bytes; default DefaultDisk
-	Share   []string      `json:"share"`   // directories of the host that nodes see at the same path, as private copies
-	Binary  string        `json:"binary"`  // what the nodes and the supervisor run; default this program
-	Seed    uint64        `json:"seed"`    // of the random losses
-	Detach  bool          `json:"-"`       // the lab outlives this process
-	NoWait  bool          `json:"-"`       // do not wait until the nodes are UP
-	Timeout time.Duration `json:"-"`       // for the nodes to be UP; default DefaultTimeout
+	Name    string        `json:"name"`         // letters, digits, '-', '_'; default DefaultName
+	Nodes   int           `json:"nodes"`        // 1 to MaxNodes; default 3
+	Profile string        `json:"profile"`      // timing profile of the cluster; default "fast", of machines "lan"
+	Disk    int64         `json:"disk"`         // size of each node's disk in bytes; default DefaultDisk
+	Share   []string      `json:"share"`        // directories of the host that nodes see at the same path, as private copies
+	Binary  string        `json:"binary"`       // what the nodes and the supervisor run; default this program
+	Seed    uint64        `json:"seed"`         // of the random losses
+	Detach  bool          `json:"-"`            // the lab outlives this process
+	NoWait  bool          `json:"-"`            // do not wait until the nodes are UP
+	Timeout time.Duration `json:"-"`            // for the nodes to be UP; default DefaultTimeout, or VMTimeout
+	VM      *VM           `json:"vm,omitempty"` // the nodes are machines; Disk and Share are not used
 }
 
 // complete fills in the defaults and checks the rest.
@@ -58,6 +62,9 @@ func (o *Options) complete() error {
 	}
 	if o.Profile == "" {
 		o.Profile = "fast"
+		if o.VM != nil { // which are too slow for that
+			o.Profile = "lan"
+		}
 	}
 	if o.Disk == 0 {
 		o.Disk = DefaultDisk
@@ -67,6 +74,9 @@ func (o *Options) complete() error {
 	}
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
+		if o.VM != nil {
+			o.Timeout = VMTimeout
+		}
 	}
 	if len(o.Share) > maxShares {
 		return errno.New(errno.Invalid, "lab", 0, "%d shared directories: at most %d", len(o.Share), maxShares)
@@ -82,6 +92,9 @@ func (o *Options) complete() error {
 			return fmt.Errorf("lab: which binary to run: %w", err)
 		}
 		o.Binary = exe
+	}
+	if o.VM != nil {
+		return o.VM.complete(o.Nodes)
 	}
 	return nil
 }

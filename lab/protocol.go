@@ -52,6 +52,7 @@ type Status struct {
 	Owned  bool         `json:"owned"` // ends with the process that started it
 	Nodes  []NodeStatus `json:"nodes"`
 	Faults []Fault      `json:"faults,omitempty"`
+	VM     bool         `json:"vm,omitempty"`  // the nodes are machines
 	PID    int          `json:"pid,omitempty"` // of the supervisor, in the host's numbers
 }
 

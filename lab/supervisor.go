@@ -75,6 +75,14 @@ type supervisor struct {
 	booted   chan struct{} // closed when the first start of all nodes is over
 }
 
+// nodes are the nodes of a lab: made of namespaces, or machines.
+type nodes interface {
+	build() error                      // what they need in common
+	server() *api.Server               // the methods of the control socket
+	bootAll()                          // starts them for the first time
+	teardown(server *api.Server) error // ends them
+}
+
 func supervise(name string) error {
 	for fd := fdLock; fd <= fdOwner; fd++ {
 		unix.CloseOnExec(fd)
@@ -117,16 +125,19 @@ func supervise(name string) error {
 
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	defer s.cancel(nil)
-	if err := s.build(); err != nil {
+	var nodes nodes = s
+	if s.opts.VM != nil {
+		nodes = newMachines(s)
+	}
+	if err := nodes.build(); err != nil {
 		return err
 	}
-	defer s.cg.close()
-	server := s.server()
+	server := nodes.server()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l.(*net.UnixListener)) }()
-	s.wg.Go(s.bootAll)
+	s.wg.Go(nodes.bootAll)
 	s.awaitEnd(owner, served)
-	err = s.teardown(server)
+	err = nodes.teardown(server)
 	// The directory goes last: with the lock still held, by the names that the
 	// old root knew.
 	if rerr := base.RemoveAll(name); err == nil && rerr != nil {
@@ -195,6 +206,7 @@ func (s *supervisor) teardown(server *api.Server) error {
 		err = rerr
 	}
 	s.net.close()
+	s.cg.close()
 	return err
 }
 
