@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ssi/applet"
 	"ssi/cluster"
 	"ssi/internal/config"
@@ -86,6 +88,7 @@ func (n *nodeRole) askAdmission(ctx context.Context, url string) error {
 		}
 		switch {
 		case err == nil:
+			n.takeName()
 			n.reports.say("joined", "it has its certificate")
 			return nil
 		case ctx.Err() != nil:
@@ -153,6 +156,20 @@ func (r *reporter) close() {
 	}
 	r.cancel()
 	<-r.done
+}
+
+// takeName gives a machine that was booted without a host name that of its node.
+func (n *nodeRole) takeName() {
+	if host, err := os.Hostname(); err == nil && host != "" && host != "(none)" && host != "localhost" {
+		return
+	}
+	name, err := nodeName(n.cfg)
+	if err == nil {
+		err = unix.Sethostname([]byte(name))
+	}
+	if err != nil {
+		n.log.Warn("host name", "op", "admission", "err", err)
+	}
 }
 
 // join uses up the join file.

@@ -144,7 +144,7 @@ func nodeName(cfg config.Config) (string, error) {
 		return cfg.Name, nil
 	}
 	name, err := os.Hostname()
-	if err == nil && config.CheckName(name) != nil {
+	if err == nil && (config.CheckName(name) != nil || name == "localhost") {
 		for _, i := range cfg.Interfaces {
 			if i.MAC != "" {
 				return "m" + strings.ReplaceAll(i.MAC, ":", ""), nil

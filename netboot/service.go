@@ -224,8 +224,12 @@ func (t *term) fill(ctx context.Context) error {
 	return t.share(ctx, Shared{Settings: t.settings, Server: t.server.String(), Release: k.Version, Files: listFiles(entries)})
 }
 
-// share tells the other nodes, if it is news.
+// share tells the other nodes. The settings stay those of the node that has them
+// in its file: Work has made them fit to this machine.
 func (t *term) share(ctx context.Context, now Shared) error {
+	if old, _, err := readShared(t.Registry.Stale()); err == nil && old != nil && !t.Settings.Enable {
+		now.Settings = old.Settings
+	}
 	value, err := json.Marshal(now)
 	if err != nil {
 		return err

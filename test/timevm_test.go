@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"os"
 	"regexp"
 	"testing"
 	"time"
@@ -12,6 +13,9 @@ import (
 // TestTimeOfMachines: the clock of the first node is 3 s ahead of that of a
 // machine which it boots; at rest they are at most a millisecond apart.
 func TestTimeOfMachines(t *testing.T) {
+	if os.Getenv("SSI_BENCH") == "" {
+		t.Skip("skipped: a measurement, which another load of this computer decides; SSI_BENCH=1 runs it")
+	}
 	m := newMachines(t, 2)
 	m.run(m.first, "date -s @$(($(date +%s) + 3))")
 	m.run(m.first, "ssi cluster init --name vm --node 1")
