@@ -145,6 +145,7 @@ func TestVM(t *testing.T) {
 	if _, err := os.Stat("/bin/busybox"); err != nil {
 		t.Skipf("skipped: the machines have no shell: %v", err)
 	}
+	vmtest.SkipLater(t)
 	kernel := vmtest.CloudKernel(t)
 	binary := vmtest.Binary(t)
 	lab := func(args ...string) *exec.Cmd {
