@@ -23,7 +23,7 @@ APT += qemu-system-x86 qemu-utils ipxe-qemu seabios ovmf ipxe pxelinux syslinux-
 VM_PACKAGES := ./internal/vmtest ./init ./netboot/... ./cluster/ntp ./lab ./test
 VM_TESTS    := Machine|Namespace|Network|Boot|VM|Owner|QEMU
 
-.PHONY: help build lab test test-race test-vm bench lint fuzz install man generate deps cross clean
+.PHONY: help build lab test test-race test-vm bench bench-vm lint fuzz install man generate deps cross clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,13 @@ test-vm: deps ## machines under QEMU: power-on, PXE, power cuts
 bench: build ## measure everything beside its peer, print a table
 	@.ci/deps openssh-server etcd-server etcd-client iproute2 procps pdsh strace git python3 gcc libc6-dev tar
 	go run ./internal/tools/bench -ssi ./ssi
+
+bench-vm: build ## measure booting: DHCP, TFTP and HTTP beside dnsmasq, Kea and tftpd-hpa; power-on to UP
+	@.ci/deps $(APT) kea-admin kea-dhcp4-server tftpd-hpa tftp-hpa
+	SSI_BENCH_DHCP=1 go test -count=1 -v -run TestPerfdhcp ./netboot/dhcp
+	SSI_BENCH=1 go test -count=1 -v -run TestSpeed ./netboot/tftp
+	go test -run '^$$' -bench . ./netboot/httpboot
+	SSI_BENCH=1 go test -count=1 -v -timeout 40m -run 'TestBootTimes|TestTimeOfMachines' ./test
 
 # Pinned here and not in go.mod: its 200 dependencies are no business of ours.
 lint: ## golangci-lint with the rules of .golangci.yml

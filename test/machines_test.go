@@ -17,7 +17,7 @@ import (
 
 // firstConfig is /etc/ssi/ssi.toml of a first node that boots others.
 const firstConfig = `name = "first"
-max_voters = 3
+max_voters = %d
 
 [[interface]]
 mac = "52:54:00:55:00:01"
@@ -41,13 +41,14 @@ type machines struct {
 	first  *vmtest.Machine
 }
 
-// newMachines starts the first node: Debian on a disk, and ssi as its init.
-func newMachines(t *testing.T, count int) *machines {
+// newMachines starts the first node: Debian on a disk, and ssi as its init. voters
+// is how many nodes vote at most: a cluster of two votes does not outlive either.
+func newMachines(t *testing.T, count, voters int) *machines {
 	t.Helper()
 	m := &machines{Net: vmtest.New(t, count), t: t, kernel: vmtest.CloudKernel(t), binary: vmtest.Binary(t)}
 	disk := vmtest.DebianDisk(t, m.kernel, func(root string) error {
 		for name, text := range map[string]string{
-			"etc/ssi/ssi.toml": firstConfig, "etc/hostname": "first\n", "etc/fstab": "LABEL=ssi-root / ext4 defaults 0 1\n",
+			"etc/ssi/ssi.toml": fmt.Sprintf(firstConfig, voters), "etc/hostname": "first\n", "etc/fstab": "LABEL=ssi-root / ext4 defaults 0 1\n",
 		} {
 			path := filepath.Join(root, name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -141,7 +142,7 @@ func (m *machines) sees(on *vmtest.Machine, node int, state string) {
 // switched on, with nothing but their MAC addresses; their power is cut; and when
 // that of the first one is cut, another one boots machines.
 func TestMachines(t *testing.T) {
-	m := newMachines(t, 3)
+	m := newMachines(t, 3, 3)
 	m.run(m.first, "ssi cluster init --name vm --node 1")
 	m.sees(m.first, 1, "UP")
 	m.first.Say("booting machines")

@@ -16,7 +16,7 @@ func TestTimeOfMachines(t *testing.T) {
 	if os.Getenv("SSI_BENCH") == "" {
 		t.Skip("skipped: a measurement, which another load of this computer decides; SSI_BENCH=1 runs it")
 	}
-	m := newMachines(t, 2)
+	m := newMachines(t, 2, 1)
 	m.run(m.first, "date -s @$(($(date +%s) + 3))")
 	m.run(m.first, "ssi cluster init --name vm --node 1")
 	m.sees(m.first, 1, "UP")
