@@ -182,6 +182,8 @@ func TestMachines(t *testing.T) {
 	m.first.Cut()
 	m.sees(second, 1, "DOWN")
 	m.run(second, "ssi addnode 52:54:00:55:00:04 --node 4")
+	// Firmware that finds no DHCP server gives up: port 67 (0043) is open on one of them.
+	m.until(second, "onnode 2 cat /proc/net/udp; onnode 3 cat /proc/net/udp", "0043")
 	fourth := m.node(4)
 	fourth.Start()
 	m.shell(fourth)
