@@ -262,4 +262,3 @@ func (l *lockedWriter) text() string {
 	defer l.mu.Unlock()
 	return l.w.String()
 }
-
