@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"slices"
 	"testing"
+	"time"
 )
 
 const roleEnv = "SSI_TEST_ROLE" // the process stands for a role, until its input ends
@@ -36,6 +38,17 @@ func TestRoles(t *testing.T) {
 		}
 		t.Cleanup(func() { _, _ = in.Close(), cmd.Wait() })
 		running[key] = cmd
+		// The kernel closes what tells us of the execution before the arguments are
+		// in place (fs/exec.c, begin_new_exec).
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
+			if err == nil && len(b) > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("role %s has no arguments: %v", role, err)
+			}
+		}
 		return cmd.Process.Pid
 	}
 	r := &roles{}
