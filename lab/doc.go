@@ -60,7 +60,7 @@
 // supervisor waits for all of its goroutines: those of a node's life (exit,
 // console) in machine, those of a wire in wire.Close, those of the control socket
 // in api.Server.Close. Namespaces are entered only on threads that end with
-// their goroutine (onThread).
+// their goroutine (sys.OnThread).
 //
 // # Limits
 //

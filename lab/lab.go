@@ -21,6 +21,7 @@ import (
 	"ssi/internal/api"
 	"ssi/internal/errno"
 	"ssi/internal/id"
+	"ssi/internal/sys"
 )
 
 // endTimeout is how long a supervisor may take to end in order.
@@ -125,7 +126,7 @@ func launchSupervisor(o *Options, lock *os.File) (*Lab, error) {
 	if _, err := os.Stat(cmd.Path); err != nil { // removed since, as by `go run`
 		cmd.Path = "/proc/self/exe"
 	}
-	err = onThread(func() error {
+	err = sys.OnThread(func() error {
 		if err := dropCapabilities(); err != nil {
 			return err
 		}

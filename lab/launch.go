@@ -18,6 +18,7 @@ import (
 	"ssi/internal/api"
 	"ssi/internal/errno"
 	"ssi/internal/pty"
+	"ssi/internal/sys"
 )
 
 // deathWait is how long a command that was killed waits for the news that its
@@ -146,7 +147,7 @@ func (m *machine) launch(l *life, p *execParams, stdio []*os.File) (cmd *exec.Cm
 		return nil, nil, err
 	}
 	defer cgroup.Close()
-	err = onThread(func() error {
+	err = sys.OnThread(func() error {
 		if err := enter(l.pidfd); err != nil {
 			return err
 		}

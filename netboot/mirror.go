@@ -14,7 +14,6 @@ import (
 	"slices"
 	"time"
 
-	"ssi/internal/api"
 	"ssi/netboot/loader"
 )
 
@@ -22,9 +21,6 @@ const (
 	fetchTime   = 5 * time.Minute // for one file
 	mirrorPause = 5 * time.Second // after a failure
 )
-
-// machineChange changes nothing.
-func machineChange() api.MachineChange { return api.MachineChange{} }
 
 // Mirror keeps the boot files here, as long as this node may hold init: until ctx
 // ends. Nodes that make them need no others.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ssi/cluster/registry"
+	"ssi/internal/api"
 	"ssi/internal/config"
 	"ssi/internal/id"
 	"ssi/netboot/dhcp"
@@ -323,7 +324,7 @@ func (s *Service) approve(ctx context.Context) {
 			if m.Standing != machine.Pending {
 				continue
 			}
-			if _, err := s.table.Approve(ctx, m.ID().String(), machineChange()); err != nil {
+			if _, err := s.table.Approve(ctx, m.ID().String(), api.MachineChange{}); err != nil {
 				s.log.Warn("approve", "op", "netboot", "machine", m.ID(), "err", err)
 			}
 		}

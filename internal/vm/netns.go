@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"ssi/internal/sys"
 )
 
 // Netns is a network namespace of its own, with its loopback up: a place for
@@ -18,7 +19,7 @@ type Netns struct{ f *os.File }
 // NewNetns makes a network namespace.
 func NewNetns() (*Netns, error) {
 	n := new(Netns)
-	err := onThread(func() error {
+	err := sys.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return os.NewSyscallError("unshare", err)
 		}
@@ -45,7 +46,7 @@ func NewNetns() (*Netns, error) {
 // Do calls f on a thread in the namespace, which ends with f. Sockets that f
 // makes and processes that f starts stay in the namespace; goroutines do not.
 func (n *Netns) Do(f func() error) error {
-	return onThread(func() error {
+	return sys.OnThread(func() error {
 		if err := unix.Setns(int(n.f.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter a network namespace: %w", os.NewSyscallError("setns", err))
 		}
@@ -55,25 +56,3 @@ func (n *Netns) Do(f func() error) error {
 
 // Close gives the namespace up.
 func (n *Netns) Close() error { return n.f.Close() }
-
-// onThread calls f on a thread that ends afterwards, so that f may change what
-// belongs to a thread.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go onThisThread(f, done)
-	return <-done
-}
-
-func onThisThread(f func() error, done chan<- error) {
-	runtime.LockOSThread()
-	if unix.Gettid() == unix.Getpid() {
-		// The main thread does not end. Keep it away from the next try.
-		next := make(chan error, 1)
-		go onThisThread(f, next)
-		done <- <-next
-		runtime.UnlockOSThread()
-		return
-	}
-	// A goroutine that ends without UnlockOSThread takes its thread with it.
-	done <- f()
-}

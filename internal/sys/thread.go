@@ -1,4 +1,4 @@
-package lab
+package sys
 
 import (
 	"runtime"
@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onThread calls f on a thread that ends afterwards, so that f may change what
+// OnThread calls f on a thread that ends afterwards, so that f may change what
 // belongs to a thread: its namespaces, root directory and bounding set.
-func onThread(f func() error) error {
+func OnThread(f func() error) error {
 	done := make(chan error, 1)
 	go onThisThread(f, done)
 	return <-done
