@@ -35,6 +35,7 @@ type wire struct {
 	plan  atomic.Pointer[plan]
 	port  *os.File // AF_PACKET socket on the node's port
 	tap   *os.File
+	index int // of tap
 	seed  uint64
 	lines [2]*delayLine // toward the bridge, toward the node
 	pumps sync.WaitGroup
@@ -48,7 +49,7 @@ func newWire(n id.Node, port, bridge int, p *plan, seed uint64, log *slog.Logger
 	w := &wire{n: n, log: log, seed: seed}
 	w.plan.Store(p)
 	var err error
-	if w.tap, err = openTap("tap"+n.String(), bridge); err != nil {
+	if w.tap, w.index, err = openTap("tap"+n.String(), bridge); err != nil {
 		return nil, err
 	}
 	if w.port, err = openPort(port); err != nil {
@@ -61,14 +62,14 @@ func newWire(n id.Node, port, bridge int, p *plan, seed uint64, log *slog.Logger
 }
 
 // openTap makes a TAP interface, which lives as long as the file, in the bridge.
-func openTap(name string, bridge int) (*os.File, error) {
+func openTap(name string, bridge int) (f *os.File, index int, err error) {
 	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("lab: the kernel has no TUN/TAP: load the module (`modprobe tun`): %w", err)
+		return nil, 0, fmt.Errorf("lab: the kernel has no TUN/TAP: load the module (`modprobe tun`): %w", err)
 	}
-	fail := func(err error) (*os.File, error) {
+	fail := func(err error) (*os.File, int, error) {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("lab: %s: %w", name, err)
+		return nil, 0, fmt.Errorf("lab: %s: %w", name, err)
 	}
 	req, err := unix.NewIfreq(name)
 	if err != nil {
@@ -92,7 +93,7 @@ func openTap(name string, bridge int) (*os.File, error) {
 	if err := netlink.LinkSetMasterByIndex(l, bridge); err != nil {
 		return fail(err)
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return os.NewFile(uintptr(fd), name), l.Attrs().Index, nil
 }
 
 // openPort makes a socket that takes every frame the node sends and sends frames
@@ -156,6 +157,11 @@ func (w *wire) close() {
 	_, _ = w.port.Close(), w.tap.Close()
 	w.pumps.Wait()
 	w.held.Wait()
+	// A child of this process may have the TAP's descriptor until it executes its
+	// program, but the name is to be free now, for the next wire.
+	if err := netlink.LinkDel(byIndex(w.index)); err != nil && !errors.Is(err, unix.ENODEV) {
+		w.log.Error("a TAP interface stays", "node", w.n, "err", err)
+	}
 }
 
 // pump passes frames one way until the wire is closed.

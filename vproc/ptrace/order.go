@@ -96,17 +96,41 @@ func decodeOrder(b []byte) (*Order, error) {
 func TakeOrder(name string) (*Order, error) {
 	n, ok := strings.CutPrefix(name, "/dev/fd/")
 	fd, err := strconv.ParseUint(n, 10, 31)
-	if !ok || err != nil || fd < 3 {
+	if !ok || err != nil {
 		return nil, errOrder
 	}
-	f := os.NewFile(uintptr(fd), name)
-	defer func() { _ = f.Close() }()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() { // what else can be read may wait
+	var st unix.Stat_t
+	if err := unix.Fstat(int(fd), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG { // what else can be read may wait
 		return nil, errOrder
 	}
-	b, err := io.ReadAll(io.NewSectionReader(f, 0, maxOrder))
+	b, err := readOrder(int(fd))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return decodeOrder(b)
+}
+
+// readOrder reads and closes the file fd. If that is the standard input, output or
+// error, which the caller had closed, it is /dev/null afterwards, as the Go runtime makes
+// them: else what this process opens next would take their place.
+func readOrder(fd int) ([]byte, error) {
+	moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(moved), "order")
+	defer func() { _ = f.Close() }()
+	if fd > 2 {
+		_ = unix.Close(fd)
+		return io.ReadAll(io.NewSectionReader(f, 0, maxOrder))
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = null.Close() }()
+	if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+		return nil, os.NewSyscallError("dup3", err)
+	}
+	return io.ReadAll(io.NewSectionReader(f, 0, maxOrder))
 }

@@ -29,7 +29,7 @@ func TestOrder(t *testing.T) {
 			t.Errorf("%s: %v", exe, err)
 		}
 	}
-	for _, name := range []string{"", "/dev/fd/", "/dev/fd/-1", "/dev/fd/0", "/dev/fd/3x", "/dev/fd/99999999999", "3"} {
+	for _, name := range []string{"", "/dev/fd/", "/dev/fd/-1", "/dev/fd/0", "/dev/fd/9999", "/dev/fd/3x", "/dev/fd/99999999999", "3"} {
 		if _, err := TakeOrder(name); !errors.Is(err, errOrder) {
 			t.Errorf("%q: %v", name, err)
 		}
