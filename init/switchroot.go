@@ -61,7 +61,7 @@ func emptyMemory(root *os.File) {
 	if unix.Fstatfs(fd, &fs) != nil || unix.Fstat(fd, &st) != nil {
 		return
 	}
-	if kind := int64(fs.Type); kind == unix.RAMFS_MAGIC || kind == unix.TMPFS_MAGIC {
+	if kind := fs.Type; kind == unix.RAMFS_MAGIC || kind == unix.TMPFS_MAGIC {
 		removeBelow(root, st.Dev, 0)
 	}
 }

@@ -27,7 +27,7 @@ const (
 func inMemory() bool {
 	var st unix.Statfs_t
 	err := unix.Statfs("/", &st)
-	return err == nil && (int64(st.Type) == unix.RAMFS_MAGIC || int64(st.Type) == unix.TMPFS_MAGIC)
+	return err == nil && (st.Type == unix.RAMFS_MAGIC || st.Type == unix.TMPFS_MAGIC)
 }
 
 // rootSpec is the root file system to go on in; "" is the one that is there.

@@ -15,8 +15,7 @@ const (
 	MaxPool = 1 << 16
 
 	// MinLease and MaxLease bound the lease times.
-	MinLease = time.Minute         // MinLease and MaxLease bound the lease times.
-	MaxLease = 30 * 24 * time.Hour // see MinLease
+	MinLease, MaxLease = time.Minute, 30 * 24 * time.Hour
 	// Grace is how much longer than told a lease is kept.
 	Grace = time.Minute
 	// Quarantine is how long a declined address rests.
