@@ -7,7 +7,6 @@
 #define SSI_CLUSTER_H
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
@@ -172,17 +171,15 @@ static inline clusternode_t cluster_getnodebyname(const char *name)
  * ENOSYS: also in a PID namespace of its own, and for programs of 32 bits.
  *
  * The system call itself may return a descriptor, when the daemon of the node is
- * killed within it: it is to be closed, and the call to be made again. It may return 0
- * without one, which descriptor 0 shows: if that was open before, it still is what it was. */
+ * killed within it: it is to be closed, and the call to be made again. */
 static inline int rexecve(const char *path, char *const argv[], char *const envp[], clusternode_t node)
 {
-	int tries, input = fcntl(0, F_GETFD);
+	int tries;
 	for (tries = 0; tries < 10; tries++) {
 		long fd = CLUSTER_SYSCALL4(SYS_rexecve, path, argv, envp, (long)node);
 		if (fd < 0)
 			return -1;
-		if (fd > 0 || input < 0)
-			close((int)fd);
+		close((int)fd);
 	}
 	errno = EAGAIN;
 	return -1;

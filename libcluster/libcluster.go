@@ -171,16 +171,12 @@ func Exec(path string, argv, environ []string, node int) error {
 	if err != nil {
 		return err
 	}
-	_, closed := unix.FcntlInt(0, unix.F_GETFD, 0)
 	const tries = 10
 	for range tries {
 		fd, err := do(call.Rexecve, sys.Call{Args: [6]uint64{3: uint64(node)}, Mem: []sys.Memory{{Arg: 0, Data: name}, {Arg: 1, Data: args}, {Arg: 2, Data: env}}})
 		runtime.KeepAlive(keep)
 		if err != nil {
 			return err
-		}
-		if fd == 0 && closed == nil {
-			continue
 		}
 		if err := unix.Close(int(fd)); err != nil { // a daemon was killed
 			return fmt.Errorf("%s: descriptor %d: %w", call.Rexecve, fd, err)

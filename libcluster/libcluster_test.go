@@ -113,15 +113,6 @@ func TestServedC(t *testing.T) {
 	}
 }
 
-// A daemon that is killed in a call closes nothing of the caller's.
-func TestKilledC(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "killed")
-	run(t, "gcc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-o", program, "testdata/killed.c")
-	if got := run(t, program); got != "ok\n" {
-		t.Error(got)
-	}
-}
-
 // This package reads what a node writes.
 func TestServedGo(t *testing.T) {
 	m, err := remote.New(remote.Config{

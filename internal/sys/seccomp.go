@@ -2,7 +2,6 @@ package sys
 
 import (
 	"fmt"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -97,31 +96,24 @@ func ContinueNotification(fd int, id uint64) error {
 }
 
 // AnswerWithFile gives the caller of id the file, and its new descriptor there is
-// the result of the call: both or nothing. EMFILE: the caller has no room for it.
+// the result of the call. EMFILE: the caller has no room for it. A process that is
+// killed in here may leave the descriptor with the caller, whose call still waits.
+//
+// It does not do both at once (SECCOMP_ADDFD_FLAG_SEND): killed in that, it would leave
+// the caller with the result 0 and no file.
 func AnswerWithFile(fd int, id uint64, file int, closeOnExec bool) error {
 	a := struct {
 		id                          uint64
 		flags, src, dst, newfdFlags uint32
-	}{id: id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, src: uint32(file)}
+	}{id: id, src: uint32(file)}
 	if closeOnExec {
 		a.newfdFlags = unix.O_CLOEXEC
 	}
-	// A signal that interrupted the wait for the caller would leave it with the
-	// result 0 and no file.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var all, before unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^all.Val[i]
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
+	got, err := resultOfIoctl(fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&a))
+	if err != nil {
 		return err
 	}
-	err := retryIoctl(fd, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&a))
-	if e := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err == nil {
-		err = e
-	}
-	return err
+	return AnswerNotification(fd, id, int64(got), 0)
 }
 
 // WakeOnSameCPU lets a caller and the receiver of its call wake each other on one
@@ -137,13 +129,18 @@ func WakeOnSameCPU(fd int) error {
 // retryIoctl goes on when a signal interrupted it: the locks of a listener and of
 // the memory of a process are waited for interruptibly.
 func retryIoctl(fd int, op uintptr, p unsafe.Pointer) error {
+	_, err := resultOfIoctl(fd, op, p)
+	return err
+}
+
+func resultOfIoctl(fd int, op uintptr, p unsafe.Pointer) (uintptr, error) {
 	for {
-		switch _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), op, uintptr(p)); e {
+		switch r, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), op, uintptr(p)); e {
 		case 0:
-			return nil
+			return r, nil
 		case unix.EINTR:
 		default:
-			return e
+			return 0, e
 		}
 	}
 }

@@ -27,7 +27,8 @@
 // ten microseconds, the caller is let go with what it has: for another node the
 // number of the descriptor as result of rexecve, to be closed before a new try, which
 // the functions of libcluster do; for its own node EAGAIN. If in the same moment the
-// execveat fails, the registers in which arguments are passed are not put back.
+// execveat fails, the registers in which arguments are passed are not put back. A daemon
+// that is killed just before the answer may leave the caller one descriptor more.
 //
 // # Goroutines, locks, limits
 //

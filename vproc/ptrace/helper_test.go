@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -44,7 +43,7 @@ func TestMain(m *testing.M) {
 		case installMode:
 			exit(installAndExec(os.Args[2:]))
 		case daemonMode:
-			exit(runDaemon(os.Args[2], os.Args[3] == "true"))
+			exit(runDaemon(os.Args[2]))
 		case SurrogateRole:
 			exit(tellOrder(os.Args[2:]))
 		}
@@ -177,7 +176,6 @@ type program struct {
 	cmd      *exec.Cmd
 	out      bytes.Buffer
 	listener *os.File
-	loses    bool // its daemon loses the files it is to give
 }
 
 // start runs a program with the filter; nobody serves it yet.
@@ -233,7 +231,7 @@ type daemon struct {
 
 func (p *program) daemon(journal string) *daemon {
 	p.t.Helper()
-	cmd := exec.Command("/proc/self/exe", daemonMode, journal, strconv.FormatBool(p.loses))
+	cmd := exec.Command("/proc/self/exe", daemonMode, journal)
 	cmd.ExtraFiles = []*os.File{p.listener}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	in, err := cmd.StdinPipe()
@@ -256,13 +254,13 @@ func (p *program) serve() {
 
 // runDaemon serves listener 3, for other nodes and this one, until it is killed or its
 // standard input ends.
-func runDaemon(journal string, loses bool) error {
+func runDaemon(journal string) error {
 	s, err := newServer()
 	if err != nil {
 		return err
 	}
 	g, err := gate.New(gate.Config{
-		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), Node: testNode(), Journal: journal, Handler: others{s, loses}, Kept: map[uint64]*os.File{1: os.NewFile(3, "listener")},
+		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), Node: testNode(), Journal: journal, Handler: others{s}, Kept: map[uint64]*os.File{1: os.NewFile(3, "listener")},
 	})
 	if err != nil {
 		return err
@@ -318,21 +316,12 @@ func fails(t *testing.T, want string, mode string, node int, args ...string) {
 	}
 }
 
-// others leaves all calls but rexecve to the kernel. If it loses files, the answer is 0
-// and no file, as from a kernel that was interrupted.
-type others struct {
-	s     *Server
-	loses bool
-}
+// others leaves all calls but rexecve to the kernel.
+type others struct{ s *Server }
 
 func (o others) Handle(ctx context.Context, r *call.Request) call.Outcome {
 	if r.Nr != call.Rexecve {
 		return call.Outcome{Continue: true}
 	}
-	a := o.s.Handle(ctx, r)
-	if a.File != nil && o.loses {
-		_ = a.File.Close()
-		return call.Outcome{}
-	}
-	return a
+	return o.s.Handle(ctx, r)
 }

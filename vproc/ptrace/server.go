@@ -270,7 +270,6 @@ type plan struct {
 	nr   uint64
 	args [5]uint64
 	file *os.File
-	ino  uint64 // of file
 }
 
 func (p *plan) discard() {
@@ -317,12 +316,8 @@ func (o *operation) prepare() (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-		return nil, errors.Join(os.NewSyscallError("fstat", err), file.Close())
-	}
 	end := a[0] + uint64(len(path)) // an empty string
-	return &plan{unix.SYS_EXECVEAT, [5]uint64{0, end, a[1], a[2], unix.AT_EMPTY_PATH}, file, st.Ino}, nil
+	return &plan{unix.SYS_EXECVEAT, [5]uint64{0, end, a[1], a[2], unix.AT_EMPTY_PATH}, file}, nil
 }
 
 // place is the working directory of the caller. It must have the root directory of
@@ -364,9 +359,6 @@ func (o *operation) finish(p *plan) error {
 	fd := at.result()
 	if fd < 0 { // it cannot take the file, and knows
 		return o.thread.detach()
-	}
-	if !o.thread.holds(fd, p.ino) { // the gate was interrupted: 0 and no file
-		return o.thread.leave(at, unix.EAGAIN)
 	}
 	p.args[0] = uint64(fd)
 	return o.thread.become(o.s.ctx, at, p.nr, p.args, fd)

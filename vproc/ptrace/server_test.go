@@ -51,16 +51,6 @@ func TestClosedInput(t *testing.T) {
 	}
 }
 
-// The kernel may give no file and return 0, which is the caller's input.
-func TestLostFile(t *testing.T) {
-	p := start(t, "sh", "-c", fmt.Sprintf("%s plain %d /bin/true; test -e /dev/fd/0 && echo open", caller(t), otherNode))
-	p.loses = true
-	p.serve()
-	if got, _ := p.end(); got != "plain -1 EAGAIN\nopen\n" {
-		t.Errorf("%q", got)
-	}
-}
-
 // execve(2) takes null pointers for lists that are empty.
 func TestEmptyLists(t *testing.T) {
 	got, st := calls(t, "null", otherNode, "/bin/true")

@@ -242,23 +242,6 @@ func (t *thread) become(ctx context.Context, at *registers, nr uint64, args [5]u
 	return t.detach()
 }
 
-// holds tells whether the descriptor fd of the thread is the file in memory with this
-// inode.
-func (t *thread) holds(fd int64, ino uint64) bool {
-	var st unix.Stat_t
-	err := unix.Stat(t.file("fd/"+strconv.FormatInt(fd, 10)), &st)
-	return err == nil && st.Ino == ino && st.Mode&unix.S_IFMT == unix.S_IFREG
-}
-
-// leave has the thread, which is stopped at the end of rexecve with the registers at, go
-// on with an error.
-func (t *thread) leave(at *registers, e unix.Errno) error {
-	if err := at.returning(-int64(e)).store(t.tid); err != nil {
-		return fmt.Errorf("registers: %w", err)
-	}
-	return t.detach()
-}
-
 // detach lets the stopped thread go.
 func (t *thread) detach() error {
 	t.ends()

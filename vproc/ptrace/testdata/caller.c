@@ -43,10 +43,8 @@ static void *again(void *arg)
 {
 	for (;;) {
 		long fd = rexecve(arguments[0], arguments, env, node);
-		if (fd > 0)
+		if (fd >= 0)
 			close(fd);
-		else if (fd == 0)
-			; /* the daemon was killed in the moment of its answer */
 		else if (errno != EAGAIN && errno != EBUSY && errno != EMFILE)
 			tell("again", fd);
 	}
