@@ -94,9 +94,26 @@ func newLoader() (*kmod.Loader, error) {
 	return kmod.NewLoader(index, rules, kmod.NewSystem("/sys")), nil
 }
 
+// roleLog is the log of a role: where ssi is the init of the machine the kernel's,
+// else standard error. news are messages that the console shows too, as it does
+// warnings and errors.
+func roleLog(role, level string, news ...string) *slog.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo // config has checked it; a role without configuration logs plainly
+	}
+	return boot.RoleLog(role, l, news...)
+}
+
+// consoleNews are the messages of the node daemon that who stands at the console
+// waits for.
+func consoleNews() []string {
+	return []string{"admission", "a machine is admitted", "joined", "serving", "transition", "init holder", "booting machines"}
+}
+
 // runBoot is the role boot.
 func runBoot(args []string) int {
-	log := boot.RoleLog("boot", slog.LevelInfo)
+	log := roleLog("boot", "info")
 	disks := kmod.Disks{Sys: "/sys", Dev: "/dev"}
 	loader := sync.OnceValues(newLoader)
 	return boot.Run(boot.Options{

@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"slices"
 
@@ -61,7 +60,7 @@ func table() []applet.Entry {
 	entries = append(entries,
 		role("init", "process 1 of a node: starts and restarts the others", func([]string) int { return runInit() }),
 		role("boot", "starts and ends the machine, for process 1", runBoot),
-		role("getty", "serves a login on a console", func(args []string) int { return boot.RunGetty(boot.RoleLog("getty", slog.LevelInfo), args) }),
+		role("getty", "serves a login on a console", func(args []string) int { return boot.RunGetty(roleLog("getty", "info"), args) }),
 		role("node", "the node daemon", func([]string) int { return runNode(version) }),
 		role("bootfiles", "makes what other machines boot", func([]string) int { return runBootFiles() }),
 		role("mount", "serves the clusterwide /proc", func([]string) int { return procfs.Run(roleLog("mount", "info")) }),

@@ -54,22 +54,13 @@ const (
 	loadTimeout = time.Second
 )
 
-// roleLog is the log of a role: PID 1 passes stderr on to the console.
-func roleLog(role, level string) *slog.Logger {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		l = slog.LevelInfo // config has checked it; a role without configuration logs plainly
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})).With("role", role)
-}
-
 // runNode is the role node. It returns when the daemon is to be started anew.
 func runNode(version string) int {
 	// One processor more than the machine has: when bulk data keeps all of them
 	// busy, the membership's messages still find one at once.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
 	cfg, cfgErr := loadConfig()
-	log := roleLog("node", cfg.LogLevel)
+	log := roleLog("node", cfg.LogLevel, consoleNews()...)
 	n := &nodeRole{cfg: cfg, log: log, version: version}
 	keep, err := keeper.Open(log, n.exited)
 	if err != nil {

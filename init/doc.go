@@ -25,7 +25,8 @@
 // SIGPWR switch off, SIGINT (Ctrl-Alt-Del) reboots.
 //
 // On a machine of its own it logs to the kernel's log, and so do the roles
-// (boot.RoleLog); their standard streams are the console.
+// (boot.RoleLog), which show on the console what the operator must see; the standard
+// streams are the console.
 //
 // It is small so that it cannot fail: one goroutine, Run's, owns the state
 // (roles, start, watchdog, shutdown) and is the only one that forks and reaps. watchChildren tells

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -289,23 +288,5 @@ func TestHostname(t *testing.T) {
 		if _, err := b.setHostname(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "cannot be the name") {
 			t.Errorf("%q: %v", name, err)
 		}
-	}
-}
-
-func TestKmsg(t *testing.T) {
-	f, err := os.Create(filepath.Join(t.TempDir(), "kmsg"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	log := slog.New(newKmsg(f, "node", slog.LevelInfo)).With("a", 1)
-	log.Debug("not this")
-	log.Info("one\ntwo", "op", "x")
-	log.WithGroup("g").Error("bad", "err", errors.New("why"))
-	log.Warn("long", "text", strings.Repeat("x", 2000))
-	b, _ := os.ReadFile(f.Name())
-	lines := strings.Split(string(b), "\n")
-	if lines[0] != `<30>ssi[node]: msg="one\ntwo" a=1 op=x` || lines[1] != `<27>ssi[node]: msg=bad a=1 g.err=why` || len(lines[2]) != maxKmsg || !strings.HasPrefix(lines[2], "<28>") || len(lines) != 4 {
-		t.Errorf("%q", lines)
 	}
 }

@@ -3,10 +3,16 @@ package boot
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,47 +20,75 @@ import (
 // KmsgEnv is set in the environment of roles whose log goes to the kernel's.
 const KmsgEnv = "SSI_KMSG"
 
-// maxKmsg is how long a line of the kernel's log may be: PRINTKRB_RECORD_MAX of
-// printk.c is 1024, with the priority; longer ones are refused.
-const maxKmsg = 1000
+const (
+	// maxKmsg is how many bytes of a message are written: the kernel refuses more
+	// than 1,024 (PRINTKRB_RECORD_MAX of printk.c), and 48 of those have been its own
+	// prefix.
+	maxKmsg = 975
+	// kmsgBurst and kmsgEvery are how many messages a role may write at once, and how
+	// soon another one after that: one that fails again and again may not push all
+	// others out of the kernel's log.
+	kmsgBurst = 100
+	kmsgEvery = 100 * time.Millisecond
+)
 
 // kmsg is a slog.Handler that writes to the kernel's log, /dev/kmsg, with the
-// priority of each message. The kernel bounds the log and decides by its log level what
-// the console shows. Writing never waits for a terminal.
+// priority of each message, and what the operator must see to the console too. The
+// kernel bounds the log and decides by its log level what the console shows by
+// itself. It never waits for a terminal; where the kernel shows messages on a serial
+// line, printk waits for that line.
 type kmsg struct {
 	slog.Handler // makes the text, in buf
 	sink         *kmsgSink
 }
 
 type kmsgSink struct {
-	mu   sync.Mutex // held while one line is made and written
-	f    *os.File
-	name string
-	buf  bytes.Buffer
+	name    string
+	log     io.Writer
+	console func(line string)       // nil: nothing goes there
+	shown   func(severity int) bool // whether the kernel shows it on the console
+	news    []string                // messages of level Info for the console
+	now     func() time.Time
+
+	mu      sync.Mutex // held while one message is made and written
+	buf     bytes.Buffer
+	left    int // messages that may be written at once
+	since   time.Time
+	dropped int
 }
 
 // NewKmsg gives a log that writes to the kernel's as "ssi[name]: …".
 func NewKmsg(name string, level slog.Level) (*slog.Logger, error) {
-	f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY|unix.O_NOCTTY, 0)
+	s, err := openKmsg(name)
 	if err != nil {
 		return nil, err
 	}
-	return slog.New(newKmsg(f, name, level)), nil
+	return slog.New(newKmsg(s, level)), nil
 }
 
 // RoleLog is the log of a role: the kernel's if PID 1 says so (KmsgEnv), else
-// standard error.
-func RoleLog(role string, level slog.Level) *slog.Logger {
+// standard error. What goes to the kernel's goes to the console too if it is a
+// warning, an error, or one of the messages news.
+func RoleLog(role string, level slog.Level, news ...string) *slog.Logger {
 	if os.Getenv(KmsgEnv) != "" {
-		if log, err := NewKmsg(role, level); err == nil {
-			return log
+		if s, err := openKmsg(role); err == nil {
+			s.console, s.shown, s.news = writeConsole, kernelShows, news
+			return slog.New(newKmsg(s, level))
 		}
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("role", role)
 }
 
-func newKmsg(f *os.File, name string, level slog.Level) slog.Handler {
-	s := &kmsgSink{f: f, name: name}
+func openKmsg(name string) (*kmsgSink, error) {
+	f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &kmsgSink{name: name, log: f, now: time.Now}, nil
+}
+
+func newKmsg(s *kmsgSink, level slog.Level) slog.Handler {
+	s.left, s.since = kmsgBurst, s.now()
 	text := slog.NewTextHandler(&s.buf, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) { // the kernel notes both
 			return slog.Attr{}
@@ -64,20 +98,50 @@ func newKmsg(f *os.File, name string, level slog.Level) slog.Handler {
 	return kmsg{text, s}
 }
 
-// Handle writes one line.
+// Handle writes one line, or counts it if there were too many.
 func (k kmsg) Handle(ctx context.Context, r slog.Record) error {
-	k.sink.mu.Lock()
-	defer k.sink.mu.Unlock()
-	k.sink.buf.Reset()
+	s := k.sink
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.allow() {
+		s.dropped++
+		return nil
+	}
+	if s.dropped > 0 {
+		text := fmt.Sprintf("msg=\"messages dropped, there were too many\" count=%d", s.dropped)
+		if err := s.write(slog.LevelWarn, text, true); err != nil {
+			return err
+		}
+		s.dropped = 0
+	}
+	s.buf.Reset()
 	if err := k.Handler.Handle(ctx, r); err != nil {
 		return err
 	}
-	text := strings.TrimRight(k.sink.buf.String(), "\n")
-	line := priority(r.Level) + "ssi[" + k.sink.name + "]: " + text
-	if len(line) > maxKmsg {
-		line = line[:maxKmsg]
+	return s.write(r.Level, strings.TrimRight(s.buf.String(), "\n"), r.Level >= slog.LevelWarn || slices.Contains(s.news, r.Message))
+}
+
+// allow reports whether one more message may be written now.
+func (s *kmsgSink) allow() bool {
+	if n := int(s.now().Sub(s.since) / kmsgEvery); n > 0 {
+		s.left = min(s.left+n, kmsgBurst)
+		s.since = s.since.Add(time.Duration(n) * kmsgEvery)
 	}
-	_, err := k.sink.f.WriteString(line + "\n")
+	if s.left == 0 {
+		return false
+	}
+	s.left--
+	return true
+}
+
+// write writes one line to the kernel's log and, if it is for the operator, to the
+// console.
+func (s *kmsgSink) write(l slog.Level, text string, operator bool) error {
+	p := severity(l)
+	_, err := io.WriteString(s.log, shorten(fmt.Sprintf("<%d>ssi[%s]: %s", daemonFacility|p, s.name, text), maxKmsg)+"\n")
+	if operator && s.console != nil && !s.shown(p) {
+		s.console(fmt.Sprintf("[%8.2f] %s: %s\r\n", sinceKernel().Seconds(), s.name, shorten(text, maxKmsg)))
+	}
 	return err
 }
 
@@ -89,15 +153,50 @@ func (k kmsg) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup is that of slog.Handler.
 func (k kmsg) WithGroup(name string) slog.Handler { return kmsg{k.Handler.WithGroup(name), k.sink} }
 
-// priority is facility daemon (3) and the severity of syslog(3).
-func priority(l slog.Level) string {
+// daemonFacility is LOG_DAEMON of syslog(3).
+const daemonFacility = 3 << 3
+
+// severity is that of syslog(3).
+func severity(l slog.Level) int {
 	switch {
 	case l >= slog.LevelError:
-		return "<27>"
+		return 3
 	case l >= slog.LevelWarn:
-		return "<28>"
+		return 4
 	case l >= slog.LevelInfo:
-		return "<30>"
+		return 6
 	}
-	return "<31>"
+	return 7
+}
+
+// shorten cuts a line to at most limit bytes, not within a character.
+func shorten(line string, limit int) string {
+	if len(line) <= limit {
+		return line
+	}
+	end := limit - len("…")
+	for end > 0 && !utf8.RuneStart(line[end]) {
+		end--
+	}
+	return line[:end] + "…"
+}
+
+// kernelShows reports whether the kernel shows messages of a severity on the
+// console: the first number of /proc/sys/kernel/printk, see syslog(2).
+func kernelShows(severity int) bool {
+	text, err := readLimited("/proc/sys/kernel/printk", 64)
+	level, _, _ := strings.Cut(text, "\t")
+	n, nerr := strconv.Atoi(strings.TrimSpace(level))
+	return err == nil && nerr == nil && severity < n
+}
+
+// writeConsole writes to the console as far as that takes it at once: nobody waits
+// for a terminal that was stopped by ^S.
+func writeConsole(line string) {
+	fd, err := unix.Open("/dev/console", unix.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	_, _ = unix.Write(fd, []byte(line))
+	_ = unix.Close(fd)
 }
