@@ -45,8 +45,8 @@ func Command(env Env) *cobra.Command {
 		Use:   "install [--dry-run] [--root DIR] [--name NAME] [--addr HOST:PORT]",
 		Short: "make this Debian machine the first node of a cluster",
 		Long: `install adds ssi to a Debian installation: this program as /sbin/ssi, a link for
-each command in /usr/local/bin, an example configuration /etc/ssi/ssi.toml if
-there is none, the directory of the netboot service, a new cluster unless the
+each command in /usr/local/bin, a configuration /etc/ssi/ssi.toml with the network
+as it is now if there is none, the directory of the netboot service, a new cluster unless the
 machine has one, and a boot entry "ssi" with init=/sbin/ssi beside the others
 (grub, systemd-boot, extlinux). What boots the machine now is not touched and
 stays the default, unless --default is given.
@@ -76,6 +76,7 @@ the making. Its boot menu is then left to be made with update-grub in it.`,
 			if o.Root == "/" {
 				o.Missing = env.Missing(cmd.Context())
 				o.Update = runUpdateGrub(env)
+				o.Network, o.Addr = ReadNetwork, founding.Addr
 			}
 			if !noCluster {
 				o.Found = func(ctx context.Context) (string, error) { return env.Found(ctx, o.Root, founding) }

@@ -139,11 +139,11 @@ func TestUninstallKeeps(t *testing.T) {
 func TestKeepsCluster(t *testing.T) {
 	root := fakeRoot(t)
 	write(t, root, "var/lib/ssi/cluster.json", "mine")
-	write(t, root, "etc/ssi/ssi.toml", "mine")
+	write(t, root, "etc/ssi/ssi.toml", "# mine")
 	o := options(root)
 	o.Found = func(context.Context) (string, error) { t.Error("a second cluster was founded"); return "", nil }
 	must(t, Install(t.Context(), o))
-	if read(t, root, "var/lib/ssi/cluster.json")+read(t, root, "etc/ssi/ssi.toml") != "minemine" {
+	if read(t, root, "var/lib/ssi/cluster.json")+read(t, root, "etc/ssi/ssi.toml") != "mine# mine" {
 		t.Error("something was replaced")
 	}
 	u := undoOptions(root)

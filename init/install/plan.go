@@ -26,6 +26,11 @@ type Options struct {
 	// Found founds the cluster in the root directory and returns what to tell; it is
 	// called only while there is none. Nil founds nothing.
 	Found func(ctx context.Context) (string, error)
+	// Network tells how the network of this machine is; nil in a root directory that
+	// does not run.
+	Network func() (Network, error)
+	Addr    string // HOST:PORT where other nodes reach this one, if it is told
+
 	// Update runs update-grub for this machine; nil when that is not possible, as in
 	// a root directory that does not run.
 	Update func(ctx context.Context) error
@@ -102,11 +107,15 @@ func plan(d *disk, o Options) (items []item, notes []string, err error) {
 		items = append(items, item{kind: kindFile, path: path.Join(ManDir, name), content: o.Man[name], mode: 0o644})
 	}
 	if len(o.Config) > 0 {
-		items = append(items, item{kind: kindFile, path: configFile, content: o.Config, mode: 0o644, once: true})
+		var text []byte
+		if text, notes, err = configure(d, o); err != nil {
+			return nil, nil, err
+		}
+		items = append(items, item{kind: kindFile, path: configFile, content: text, mode: 0o644, once: true})
 	}
 	items = append(items, item{kind: kindDir, path: NetbootIn, mode: 0o755})
-	boot, notes := bootItems(d, o.Default)
-	return append(items, boot...), notes, nil
+	boot, more := bootItems(d, o.Default)
+	return append(items, boot...), append(notes, more...), nil
 }
 
 // Install installs, or with DryRun prints what it would do. Repeated, it finishes
