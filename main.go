@@ -61,6 +61,7 @@ func table() []applet.Entry {
 		role("init", "process 1 of a node: starts and restarts the others", func([]string) int { return runInit() }),
 		role("boot", "starts and ends the machine, for process 1", runBoot),
 		role("getty", "serves a login on a console", func(args []string) int { return boot.RunGetty(roleLog("getty", "info"), args) }),
+		role("initctl", "takes the requests of shutdown(8) and reboot(8) of the distribution", func([]string) int { return boot.RunInitctl(roleLog("initctl", "info")) }),
 		role("node", "the node daemon", func([]string) int { return runNode(version) }),
 		role("bootfiles", "makes what other machines boot", func([]string) int { return runBootFiles() }),
 		role("mount", "serves the clusterwide /proc", func([]string) int { return procfs.Run(roleLog("mount", "info")) }),
@@ -73,7 +74,10 @@ func table() []applet.Entry {
 
 // runInit is the role init.
 func runInit() int {
-	return pid1.Run(pid1.Options{Mount: []string{"mount"}, Boot: []string{"boot"}, Getty: []string{"getty"}})
+	return pid1.Run(pid1.Options{
+		Mount: []string{"mount"}, Boot: []string{"boot"}, Getty: []string{"getty"},
+		Services: []pid1.Service{{Name: "initctl", Args: []string{"initctl"}}},
+	})
 }
 
 // runSpawn is the role spawn.

@@ -21,8 +21,13 @@
 // SIGTERM, later SIGKILL; swap and file systems are let go, what cannot be
 // unmounted is named on the console; the root is remounted read-only; the
 // watchdog is disarmed; reboot(2), or the loaded kernel (kexec). Each has a time
-// limit (shutdown.go). SIGRTMIN+3 to +6 ask for it as they ask systemd(1); SIGTERM and
-// SIGPWR switch off, SIGINT (Ctrl-Alt-Del) reboots.
+// limit (shutdown.go).
+//
+// Signals that ask for it: SIGRTMIN+3 halt, +4 power off, +5 reboot, +6 kexec, as for
+// systemd(1); SIGUSR1 halt, SIGUSR2 power off, SIGTERM reboot, as BusyBox sends them;
+// SIGINT, which is Ctrl-Alt-Del, reboot; SIGPWR power off. Where another process
+// supervises this one SIGTERM switches off. The requests of sysvinit's FIFO come by the
+// role initctl (boot.RunInitctl), which is one of the Services.
 //
 // On a machine of its own it logs to the kernel's log, and so do the roles
 // (boot.RoleLog), which show on the console what the operator must see; the standard

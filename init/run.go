@@ -20,15 +20,6 @@ import (
 	"ssi/internal/sys"
 )
 
-// Signals by which systemctl(1), halt(8) and the like address process 1:
-// SIGRTMIN+3 to +6 of systemd(1); SIGRTMIN is 34 in the C library.
-const (
-	sigHalt     = unix.Signal(34 + 3)
-	sigPowerOff = unix.Signal(34 + 4)
-	sigReboot   = unix.Signal(34 + 5)
-	sigKexec    = unix.Signal(34 + 6)
-)
-
 // Options are the settings of the role.
 type Options struct {
 	Exe      string       // the binary that the roles run; default: this one
@@ -154,7 +145,7 @@ func (d *initd) safely(op string, f func()) {
 // prepare makes everything the roles need. What fails is logged; the node may
 // still be of use without it.
 func (d *initd) prepare() {
-	signal.Notify(d.signals, unix.SIGTERM, unix.SIGINT, unix.SIGPWR, sigHalt, sigPowerOff, sigReboot, sigKexec)
+	signal.Notify(d.signals, endSignals()...)
 	// A log that nobody reads any more must cost an error and not this process;
 	// a handler, unlike ignoring, is not inherited by the roles.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
@@ -352,22 +343,7 @@ func (d *initd) requested(r request) {
 }
 
 func (d *initd) signalled(s os.Signal) {
-	switch s {
-	case sigHalt:
-		d.end(keeper.Halt, "signal")
-	case sigReboot:
-		d.end(keeper.Reboot, "signal")
-	case sigKexec:
-		d.end(keeper.Kexec, "signal")
-	case unix.SIGINT: // Ctrl-Alt-Del
-		if d.isInit {
-			d.end(keeper.Reboot, "signal")
-			return
-		}
-		d.end(keeper.PowerOff, "signal")
-	default:
-		d.end(keeper.PowerOff, "signal")
-	}
+	d.end(endingOf(s, d.isInit, d.machine && d.certain), "signal "+signalName(s))
 }
 
 func (d *initd) end(e keeper.Ending, by string) {

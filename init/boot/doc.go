@@ -1,5 +1,5 @@
 // Package boot is what a machine of ssi does between the kernel and the roles, and
-// at its end: the roles boot and getty. PID 1 runs them as processes of their own,
+// at its end: the roles boot, getty and initctl. PID 1 runs them as processes of their own,
 // since everything here may fail or hang: it reads files, waits for devices, runs
 // fsck(8).
 //
@@ -16,6 +16,9 @@
 // The role getty (RunGetty) becomes agetty(8), or asks for Enter and starts a shell
 // of root where nobody has a password.
 //
+// The role initctl (RunInitctl) reads the FIFO of sysvinit(8), by which the
+// distribution's shutdown(8) and reboot(8) end the machine.
+//
 // Parameters of the kernel command line: ssi.hostname=, ssi.swap=DEVICE,…,
 // ssi.watchdog=SECONDS|off, ssi.console=shell, ssi.emergency; root=, rootfstype=,
 // rootflags=, rootdelay=, ro, rw, init=, quiet, emergency, fsck.mode=auto|force|skip as
@@ -24,7 +27,8 @@
 // Goroutines: runner.attempt has one for the step, and waits for it but for a step
 // that the kernel does not let end; within likewise. Both end with the process.
 // Locks: runner.mu is held while the report is changed or written; kmsgSink.mu while a
-// line of the log is written; neither while another is taken.
+// line of the log is written; neither while another is taken. context.AfterFunc of
+// serveInitctl only closes a file.
 //
 // Limits: the constants max…, and those of the steps in the tables.
 //
