@@ -86,7 +86,7 @@ type Cluster struct {
 	store   *registry.Store
 	disk    *raftlog.Log // nil without raft state
 	fence   *fence
-	addrs   map[id.Node]string // of the other nodes, as known at the start
+	addrs   peerFile // of the other nodes, as known at the start
 	nextReq uint64
 	stop    error // makes the loop end
 	waiting map[uint64]chan core.Outcome

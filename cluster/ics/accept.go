@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"ssi/internal/errno"
@@ -170,11 +171,18 @@ func (t *Transport) isPeerAddr(addr netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.peers {
-		if ap, err := netip.ParseAddrPort(p.life.Load().Addr); err == nil && ap.Addr().Unmap() == addr {
+		l := p.life.Load()
+		if isHost(l.Addr, addr) || slices.ContainsFunc(l.Others, func(o string) bool { return isHost(o, addr) }) {
 			return true
 		}
 	}
 	return false
+}
+
+// isHost reports whether IP:port has this IP.
+func isHost(at string, addr netip.Addr) bool {
+	ap, err := netip.ParseAddrPort(at)
+	return err == nil && ap.Addr().Unmap() == addr
 }
 
 // dial connects to a peer for one protocol and says hello. h carries what the
@@ -195,9 +203,9 @@ func (t *Transport) dial(ctx context.Context, p *peer, proto string, h hello) (*
 	if l.Addr == "" {
 		return nil, errno.New(errno.Unavailable, "", p.node, "its address is not known")
 	}
-	raw, err := t.cfg.Dial(ctx, l.Addr)
+	raw, addr, err := t.connect(ctx, p, l)
 	if err != nil {
-		return nil, dialError(p.node, l.Addr, err)
+		return nil, dialError(p.node, addr, err)
 	}
 	c := t.track(raw, false)
 	if c == nil {
@@ -210,7 +218,7 @@ func (t *Transport) dial(ctx context.Context, p *peer, proto string, h hello) (*
 	if err := tc.HandshakeContext(ctx); err != nil {
 		stop()
 		c.abort(nil)
-		return nil, dialError(p.node, l.Addr, err)
+		return nil, dialError(p.node, addr, err)
 	}
 	c.identify(tc, p.node, "", proto)
 	h.incarnation, h.epoch = t.cfg.Incarnation, t.view.Load().epoch
@@ -220,7 +228,7 @@ func (t *Transport) dial(ctx context.Context, p *peer, proto string, h hello) (*
 	}
 	if err != nil {
 		c.abort(nil)
-		return nil, dialError(p.node, l.Addr, err)
+		return nil, dialError(p.node, addr, err)
 	}
 	if refusal != nil {
 		c.abort(nil)

@@ -130,6 +130,7 @@ func (c *Config) check() error {
 // Peer is what the membership says of a node.
 type Peer struct {
 	Addr        string         // IP:port (only then has it places of its own at the gate); "" when not known
+	Others      []string       // more of its addresses, the preferred first: dialled when those before do not answer
 	Member      bool           // takes part in the cluster
 	Gone        bool           // was declared dead or revoked: it is dialled seldom, until it is heard of
 	Incarnation id.Incarnation // 0: not known, every life is taken for the same

@@ -25,6 +25,16 @@
 // their way at most, the rest waits at the sender; a small item costs as much as
 // a call, so a sender gathers.
 //
+// # Interconnects
+//
+// A peer may have several addresses, one on each network that connects the nodes.
+// A new connection takes the first that answers: the one that answered last, then
+// in the order that the peer prefers; the next one is tried beside it when there
+// is no answer for attemptDelay (as RFC 8305). A connection stays where it is:
+// when its network dies it ends by its timeout (TCP_USER_TIMEOUT; messages after
+// Limits.MessageTimeout), and the next one goes another way. Only a bond keeps
+// connections over the loss of a link.
+//
 // # Membership
 //
 // SetView tells the transport what the membership says. When a peer leaves (no
@@ -59,8 +69,8 @@
 // Per listener one; per accepted connection one; per call in progress one, for
 // its handler; per connection for calls one that reads answers, and one while
 // the kernel does not take what is written; per peer with messages to send two (the
-// writer, and one that notices the connection's end). All are waited for by
-// Close.
+// writer, and one that notices the connection's end); per attempt to connect to a
+// peer with several addresses one for each of these. All are waited for by Close.
 //
 // # Locks
 //

@@ -119,7 +119,7 @@ func (t *Transport) SetView(epoch id.Epoch, peers map[id.Node]Peer) {
 		old := p.life.Load()
 		next := p.nextLife(old, info, known, epoch)
 		p.life.Store(next)
-		if next.Addr != old.Addr || next.ctx != old.ctx || old.Gone && !next.Gone {
+		if next.Addr != old.Addr || !slices.Equal(next.Others, old.Others) || next.ctx != old.ctx || old.Gone && !next.Gone {
 			redial = append(redial, p)
 		}
 		for c := range t.conns {

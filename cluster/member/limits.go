@@ -12,6 +12,7 @@ const (
 	MaxHistory = 1024 // transitions kept
 	MaxName    = 64
 	MaxAddr    = 256
+	MaxOthers  = 3  // addresses beside the first
 	MaxClasses = 16 // classes of one node
 	MaxClass   = 32
 	MaxCause   = 256 // longer causes are cut
@@ -25,11 +26,16 @@ func (i Info) Check() error {
 	if len(i.Name) > MaxName || !printable(i.Name) {
 		return bad("the name must be at most %d printable characters", MaxName)
 	}
-	if len(i.Addr) > MaxAddr {
-		return bad("the address is longer than %d bytes", MaxAddr)
+	if len(i.Others) > MaxOthers {
+		return bad("more than %d addresses beside the first", MaxOthers)
 	}
-	if _, _, err := net.SplitHostPort(i.Addr); err != nil {
-		return bad("the address must be host:port: %w", err)
+	for _, addr := range append([]string{i.Addr}, i.Others...) {
+		if len(addr) > MaxAddr {
+			return bad("the address is longer than %d bytes", MaxAddr)
+		}
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return bad("the address must be host:port: %w", err)
+		}
 	}
 	if len(i.Classes) > MaxClasses {
 		return bad("more than %d classes", MaxClasses)

@@ -185,7 +185,7 @@ func (m *Machine) join(c Command, n Node, wall int64, cause string) ([]Transitio
 		return fail(errno.Exists, "its life before is still %v; it joins when that is DOWN", n.State)
 	}
 	info := *c.Info
-	info.Classes = slices.Clone(info.Classes)
+	info.Classes, info.Others = slices.Clone(info.Classes), slices.Clone(info.Others)
 	joined := n.Joined
 	if n.State == NeverUp || n.Left {
 		joined = m.epoch + 1

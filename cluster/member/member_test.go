@@ -77,6 +77,8 @@ func TestRefusals(t *testing.T) {
 		{"old life", Command{Op: Join, Node: 1, Incarnation: 4, Info: info(1)}, errno.Stale},
 		{"no description", Command{Op: Join, Node: 2, Incarnation: 4}, errno.Invalid},
 		{"bad address", Command{Op: Join, Node: 2, Incarnation: 4, Info: &Info{Addr: "nowhere"}}, errno.Invalid},
+		{"bad second address", Command{Op: Join, Node: 2, Incarnation: 4, Info: &Info{Addr: "a:1", Others: []string{"nowhere"}}}, errno.Invalid},
+		{"too many addresses", Command{Op: Join, Node: 2, Incarnation: 4, Info: &Info{Addr: "a:1", Others: []string{"b:1", "c:1", "d:1", "e:1"}}}, errno.Invalid},
 		{"witness capable of init", Command{Op: Join, Node: 2, Incarnation: 4, Info: &Info{Addr: "a:1", Witness: true, Capable: true}}, errno.Invalid},
 		{"expire another life", Command{Op: Expire, Node: 1, Incarnation: 4}, errno.Stale},
 		{"unknown node", Command{Op: SetState, Node: 7, To: Shutdown}, errno.NotFound},

@@ -9,7 +9,8 @@ import (
 // Info is what a node says about itself when it joins.
 type Info struct {
 	Name    string   `json:"name,omitempty"`
-	Addr    string   `json:"addr"` // host:port of its ICS
+	Addr    string   `json:"addr"`             // host:port of its ICS
+	Others  []string `json:"others,omitempty"` // more addresses of it, on other interconnects; the preferred first
 	Capable bool     `json:"capable,omitempty"`
 	Witness bool     `json:"witness,omitempty"` // votes only; no node for anything else
 	Classes []string `json:"classes,omitempty"`
