@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -111,13 +112,33 @@ func consoleNews() []string {
 	return []string{"admission", "a machine is admitted", "joined", "serving", "transition", "init holder", "booting machines"}
 }
 
+// buildTime is when the source of this binary was committed, or zero if it was built
+// without that.
+func buildTime() time.Time {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return time.Time{}
+	}
+	for _, s := range info.Settings {
+		if t, err := time.Parse(time.RFC3339, s.Value); s.Key == "vcs.time" && err == nil {
+			return t
+		}
+	}
+	return time.Time{}
+}
+
 // runBoot is the role boot.
 func runBoot(args []string) int {
 	log := roleLog("boot", "info")
 	disks := kmod.Disks{Sys: "/sys", Dev: "/dev"}
 	loader := sync.OnceValues(newLoader)
+	cfg, err := loadConfig()
+	if err != nil { // the machine starts all the same: who repairs the file needs it
+		log.Error("the start goes on without the configuration", "op", "boot", "err", err)
+		cfg = config.Default()
+	}
 	return boot.Run(boot.Options{
-		Log: log,
+		Log: log, StateDir: cfg.StateDir, BuildTime: buildTime(), Hostname: cfg.Machine.Hostname, Watchdog: cfg.Machine.WatchdogTime(), Swap: cfg.Machine.Swap,
 		Coldplug: func(ctx context.Context, _ func(string)) (string, error) {
 			l, err := loader()
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ssi/internal/config"
 	"ssi/internal/keeper"
 	"ssi/internal/proc"
 )
@@ -233,28 +234,22 @@ func (b *boot) reboot() error { return b.o.PID1.Shutdown(keeper.Reboot) }
 
 // watchdogTime is ssi.watchdog= in seconds or as a duration, "off", or what the
 // configuration says.
-func watchdogTime(c CommandLine, config time.Duration) (time.Duration, error) {
+func watchdogTime(c CommandLine, configured time.Duration) (time.Duration, error) {
 	v, ok := c.Get("ssi.watchdog")
 	switch {
 	case !ok:
-		return config, nil
+		return configured, nil
 	case v == "off" || v == "0":
 		return 0, nil
 	case strings.Trim(v, "0123456789") == "":
 		v += "s"
 	}
 	t, err := time.ParseDuration(v)
-	if err != nil || t < MinWatchdog || t > MaxWatchdog {
-		return 0, fmt.Errorf("ssi.watchdog=%s: it is a time from %s to %s, or off", cut(v), MinWatchdog, MaxWatchdog)
+	if err != nil || t < config.MinWatchdog || t > config.MaxWatchdog {
+		return 0, fmt.Errorf("ssi.watchdog=%s: it is a time from %s to %s, or off", cut(v), config.MinWatchdog, config.MaxWatchdog)
 	}
 	return t, nil
 }
-
-// The bounds of the watchdog's time: the kernel's drivers have their own within.
-const (
-	MinWatchdog = 5 * time.Second
-	MaxWatchdog = time.Hour
-)
 
 func (b *boot) skipWatchdog() string {
 	if t, err := watchdogTime(b.cmdline, b.o.Watchdog); err == nil && t == 0 {

@@ -72,6 +72,7 @@ type Config struct {
 
 	Interconnect []string    `toml:"interconnect"` // see Interconnects
 	Interfaces   []Interface `toml:"interface"`    // none: another program has configured the network
+	Machine      Machine     `toml:"machine"`
 	Netboot      Netboot     `toml:"netboot"`
 	Time         Time        `toml:"time"`
 }
@@ -195,6 +196,9 @@ func (c Config) check() (path string, err error) {
 	}
 	if path, err := c.checkNetwork(); err != nil {
 		return path, err
+	}
+	if key, err := c.Machine.check(); err != nil {
+		return join("machine", key), err
 	}
 	if key, err := c.Netboot.check(); err != nil {
 		return join("netboot", key), err

@@ -38,7 +38,7 @@ func TestExample(t *testing.T) {
 	want := Default()
 	want.Classes, want.Interconnect = []string{}, []string{}
 	want.Netboot.DNS, want.Netboot.Classes, want.Netboot.Include = []string{}, []string{}, []string{}
-	want.Time.Servers = []string{}
+	want.Time.Servers, want.Machine.Swap = []string{}, []string{}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the documented defaults are not those of the program:\n%s", diff)
 	}
