@@ -13,7 +13,7 @@ import (
 // behind a # explains the line.
 const layers = `
 internal/id                                          # the identifiers
-internal/errno internal/sys                          # the one error that crosses the wire; system calls
+internal/delay internal/errno internal/sys           # frames held back; the one error that crosses the wire; system calls
 internal/proc                                        # a process in bytes
 internal/api internal/config internal/feature internal/fuse internal/keeper internal/kmod internal/pty internal/vm   # tools
 internal/netconf                                     # the network of this machine, as configured

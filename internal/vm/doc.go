@@ -15,7 +15,7 @@
 // # Locks and goroutines
 //
 // Lock order: Machine.op (serialises PowerOn and Kill), then Network.mu, then
-// Machine.mu, then Segment.mu, then queue.mu or Console.mu; life.mu, plug.mu and
+// Machine.mu, then Segment.mu, then that of a queue or Console.mu; life.mu, plug.mu and
 // tail.mu are held alone. monitor.op is held during a request, for qmpTime at most.
 // No other but Machine.op is held while waiting.
 //

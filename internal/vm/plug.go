@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"sync"
+
+	"ssi/internal/delay"
 )
 
 // wire is the far end of a port. One goroutine receives, one sends and flushes;
@@ -23,7 +25,7 @@ type plug struct {
 	seg   *Segment
 	port  *port
 	wire  wire
-	queue *queue
+	queue *delay.Line
 
 	close  sync.Once
 	wg     sync.WaitGroup
@@ -48,7 +50,7 @@ func (s *Segment) plug(name string, w wire) (*plug, error) {
 	p.port.plug = p
 	p.wg.Go(p.receive)
 	p.wg.Go(func() {
-		p.failed(p.queue.run(w.send, w.flush))
+		p.failed(p.queue.Run(w.send, w.flush))
 		p.end()
 	})
 	return p, nil
@@ -89,7 +91,7 @@ func (p *plug) end() {
 			}
 		}
 		p.seg.mu.Unlock()
-		p.queue.close()
+		p.queue.Close(false)
 		p.result = p.wire.Close()
 	})
 }

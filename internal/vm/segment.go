@@ -182,7 +182,7 @@ func (s *Segment) deliver(from, to *port, frame []byte, now time.Time) {
 	switch {
 	case lost:
 		to.stats.Lost++
-	case !to.plug.queue.put(frame, now.Add(delay)):
+	case !to.plug.queue.Put(frame, now.Add(delay)):
 		to.stats.Dropped++
 	default:
 		to.stats.Received++

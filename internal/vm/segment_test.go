@@ -275,45 +275,6 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-func TestQueue(t *testing.T) {
-	q, now := newQueue(), time.Unix(1000, 0)
-	for i, due := range []int{5, 1, 5, 0} {
-		if !q.put([]byte{byte(i)}, now.Add(time.Duration(due)*time.Second)) {
-			t.Fatal("an empty queue drops")
-		}
-	}
-	var order []byte
-	for at := now; len(order) < 4; {
-		f, wait, _ := q.take(at)
-		if f == nil {
-			at = at.Add(wait)
-			continue
-		}
-		order = append(order, f...)
-	}
-	if !bytes.Equal(order, []byte{3, 1, 0, 2}) {
-		t.Errorf("the frames came in the order %v", order)
-	}
-	big := make([]byte, frameMax)
-	for q.put(big, now) {
-		if q.bytes > queueBytes {
-			t.Fatalf("the queue holds %d bytes", q.bytes)
-		}
-	}
-	q.close()
-	if q.put(nil, now) {
-		t.Error("a closed queue takes frames")
-	}
-	q = newQueue()
-	n := 0
-	for q.put([]byte{1}, now) {
-		n++
-	}
-	if n != queueFrames {
-		t.Errorf("the queue holds %d frames, want %d", n, queueFrames)
-	}
-}
-
 // A host that nobody reads keeps the last frames, and sender and segment go on.
 func TestLazyHost(t *testing.T) {
 	b := newBench(t, 1, "a", "b")
@@ -387,7 +348,7 @@ func BenchmarkForward(b *testing.B) {
 	b.SetBytes(int64(len(f)))
 	for b.Loop() {
 		s.forward(from, f)
-		to.plug.queue.take(time.Now())
+		to.plug.queue.Take(time.Now())
 	}
 }
 
