@@ -1,11 +1,14 @@
 package ntp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +28,13 @@ const (
 	forgetName = 4  // rounds without an answer after which a name is looked up again
 	maxStrays  = 16 // packets that are no answer, before it is given up
 	kissRounds = 16 // rounds that a server is left alone that asked for it
+
+	// The node that holds init is asked more than once in a round: of the answers
+	// the one that was under way for the shortest time counts. It is few enough for
+	// its limiter, even in the first rounds.
+	burst       = 4
+	burstGap    = 20 * time.Millisecond // longer than a process waits for the processor, most times
+	burstLosses = 2                     // lost answers after which the rest is not asked
 )
 
 // CheckServer refuses what is no HOST or HOST:PORT of a server.
@@ -66,6 +76,7 @@ func splitServer(server string) (host string, port uint16, err error) {
 type server struct {
 	name   string
 	addr   netip.AddrPort // of name, once looked up
+	burst  int            // questions of one round
 	missed int            // rounds without an answer
 	kissed int            // rounds it is still left alone
 	err    error          // why the last round got nothing
@@ -108,7 +119,7 @@ func (c *client) ask(ctx context.Context, s *server) (Sample, error) {
 			return Sample{}, err
 		}
 	}
-	sample, err := c.exchange(ctx, s.addr)
+	sample, err := c.best(ctx, s)
 	var kiss *kissError
 	if errors.As(err, &kiss) {
 		s.kissed = kissRounds
@@ -117,6 +128,36 @@ func (c *client) ask(ctx context.Context, s *server) (Sample, error) {
 		return Sample{}, fmt.Errorf("ask %s for the time: %w", s.name, err)
 	}
 	return sample, nil
+}
+
+// best asks the questions of one round and returns the answer with the least
+// delay, or why there was none.
+func (c *client) best(ctx context.Context, s *server) (Sample, error) {
+	var answers []Sample
+	var err error
+	for lost := 0; lost < burstLosses && len(answers)+lost < max(s.burst, 1); {
+		if len(answers)+lost > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(burstGap):
+			}
+		}
+		sample, xerr := c.exchange(ctx, s.addr)
+		switch {
+		case xerr == nil:
+			answers = append(answers, sample)
+		case errors.Is(xerr, os.ErrDeadlineExceeded):
+			err = xerr
+			lost++
+		default: // what is refused once is refused again
+			err = xerr
+			lost = burstLosses
+		}
+	}
+	if len(answers) == 0 {
+		return Sample{}, err
+	}
+	return slices.MinFunc(answers, func(a, b Sample) int { return cmp.Compare(a.Delay, b.Delay) }), nil
 }
 
 // exchange sends a request and waits for its answer; others are passed over.

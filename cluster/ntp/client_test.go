@@ -101,6 +101,39 @@ func TestKissOfDeath(t *testing.T) {
 	}
 }
 
+// Of the answers of a burst the quickest one counts, and one that is lost does no
+// harm; who does not answer at all is not asked in vain for long.
+func TestBurst(t *testing.T) {
+	t.Parallel()
+	const slow = 300 * time.Millisecond
+	ask := func(answers ...string) (asked int, s *server, got [][]Sample) {
+		questions := make(chan struct{}, 2*burst)
+		addr := fakeServer(t, func(r []byte) []byte {
+			questions <- struct{}{}
+			p := good(r)
+			switch answers[min(len(questions), len(answers))-1] {
+			case "slow": // it was under way for so long: answered before it came
+				p.RxTimeSec, p.RxTimeFrac = protocol.Time(time.Now().Add(slow))
+			case "lost":
+				p.OrigTimeFrac++ // no answer to this question: waited for in vain
+			}
+			return bytesOf(p)
+		})
+		c := client{mono: func() time.Duration { return 0 }}
+		s = &server{name: "test", addr: addr, burst: burst}
+		got = c.round(context.Background(), []*server{s})
+		return len(questions), s, got
+	}
+	asked, s, got := ask("slow", "slow", "lost", "quick")
+	if asked != burst || s.err != nil || len(got[0]) != 1 || got[0][0].Delay > slow/2 {
+		t.Errorf("after %d questions: %+v, %v", asked, got, s.err)
+	}
+	asked, s, got = ask("lost")
+	if asked != burstLosses || s.err == nil || len(got[0]) != 0 || s.missed != 1 {
+		t.Errorf("nobody answered %d questions: %+v, %v", asked, got, s.err)
+	}
+}
+
 func TestNameThatIsNone(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // nothing is sent

@@ -246,7 +246,7 @@ func (s *Service) serversOf(role Role) (servers []*server) {
 			servers = append(servers, &server{name: name})
 		}
 	case role.Addr.IsValid():
-		servers = []*server{{name: role.Addr.String(), addr: role.Addr}}
+		servers = []*server{{name: role.Addr.String(), addr: role.Addr, burst: burst}}
 	}
 	return servers
 }
