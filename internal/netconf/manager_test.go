@@ -274,11 +274,28 @@ vlan = {id = 7, parent = "bond0"}
 		if b.Mode.String() != c.mode || b.Miimon != 50 || c.mode == config.LACP && (b.LacpRate.String() == "slow") != (c.more != "") {
 			t.Errorf("%+v", b)
 		}
+		seesBond(t, c.mode, c.up)
 		if c.up != "" {
 			pullPrimary(t, m, c.up)
 		}
 		stop()
 	}
+}
+
+// seesBond looks at the VLAN, and sees what carries it and the members of that.
+func seesBond(t *testing.T, mode, active string) {
+	t.Helper()
+	eventually(t, "the bond works", func() bool {
+		all, err := Look(Wanted{Names: []string{"bond0.7"}})
+		must(t, err)
+		found := map[string]Health{}
+		for _, h := range all {
+			found[h.Name] = h
+		}
+		b := found["bond0"]
+		return len(all) == 4 && found["bond0.7"].Kind == "vlan" && found["bond0.7"].State == StateUp && b.Mode == mode && (active == "" || b.Active == active) &&
+			len(b.Addrs) == 1 && found["eth0"].Master == "bond0" && found["eth1"].Master == "bond0"
+	})
 }
 
 // pullPrimary takes the cable of the primary member out and puts it in again;
