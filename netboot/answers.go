@@ -18,7 +18,7 @@ import (
 
 // The names that are made for each machine.
 const (
-	scriptName = "boot.ipxe"
+	scriptName = machine.Script
 	pxelinux   = "pxelinux.cfg/" // PXELINUX asks for several names below it
 )
 
@@ -28,7 +28,13 @@ type term struct {
 	settings config.Netboot
 	server   netip.AddrPort // of HTTP
 	boot     loader.Boot    // without what is particular to a machine
-	loaders  dhcp.Loaders
+	unify    func() error   // makes the unified kernel image; nil if it is there
+}
+
+// loaders says what the firmwares are sent now.
+func (t *term) loaders() dhcp.Loaders {
+	tree := t.shelf.Tree()
+	return loadersOf(t.server, func(name string) bool { _, ok := tree.Lookup(name); return ok })
 }
 
 // loadersOf says what the firmwares are sent, of what is in the tree.
@@ -61,7 +67,7 @@ func (t *term) Lookup(q dhcp.Query) dhcp.Machine {
 	m := dhcp.Machine{State: dhcp.Unknown}
 	switch {
 	case answer.Boot:
-		m.State = dhcp.Boot
+		m.State, m.Bootfile = dhcp.Boot, t.bootfile(q.Firmware, machine.KindAuto)
 	case answer.Machine != nil && answer.Machine.Standing == machine.Denied, t.settings.Unknown == config.UnknownIgnore:
 		return m
 	default: // it is booted, so that its console can say that it waits
@@ -81,23 +87,24 @@ func (t *term) Lookup(q dhcp.Query) dhcp.Machine {
 // the machine; a firmware that cannot boot so gets what it can.
 func (t *term) bootfile(f dhcp.Firmware, kind machine.Kind) string {
 	has := func(name string) bool { _, ok := t.shelf.Tree().Lookup(name); return ok }
+	loaders := t.loaders()
 	switch {
 	case f == dhcp.IPXE:
-		return t.loaders.IPXE
+		return loaders.IPXE
 	case f == dhcp.BIOS && kind == machine.KindPXELinux && has(loader.LPxelinux):
 		return loader.LPxelinux
 	case f == dhcp.BIOS && kind == machine.KindPXELinux && has(loader.Pxelinux):
 		return loader.Pxelinux
 	case f == dhcp.BIOS:
-		return t.loaders.BIOS
+		return loaders.BIOS
 	case f == dhcp.EFI64 && kind == machine.KindUKI && has(ukiName):
 		return ukiName
 	case f == dhcp.EFI64:
-		return t.loaders.EFI64
+		return loaders.EFI64
 	case f == dhcp.EFIARM64:
-		return t.loaders.EFIARM64
+		return loaders.EFIARM64
 	case f == dhcp.HTTP64:
-		return t.loaders.HTTP64
+		return loaders.HTTP64
 	}
 	return ""
 }

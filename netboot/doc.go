@@ -7,10 +7,12 @@
 // What the next init needs is replicated: leases and the list of boot files with
 // their SHA-256 are in the registry, the files themselves on every node that may
 // hold init (Service.Mirror fetches them by HTTP and checks them against the
-// list). The first init makes them from its own kernel, modules and binary.
+// list). The first init makes them from its own kernel, modules and binary. A new
+// init serves at once: what it mirrored is neither unpacked nor read again, and the
+// unified kernel image, which names this server, is made beside that.
 //
 // Goroutines: those of the servers, which serve waits for; Work and Mirror run in
-// their callers'. No locks but that of addresses, a leaf.
+// their callers'. No locks but those of addresses and known, leaves.
 //
 // Limits: those of the packages below; a boot file has at most
 // loader.MaxImage bytes, the list of them maxFiles entries.

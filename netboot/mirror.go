@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path"
@@ -18,8 +19,10 @@ import (
 )
 
 const (
-	fetchTime   = 5 * time.Minute // for one file
-	mirrorPause = 5 * time.Second // after a failure
+	fetchTime   = 5 * time.Minute  // for one file
+	dialTime    = 4 * time.Second  // for the connection
+	headTime    = 10 * time.Second // from the request to the first byte
+	mirrorPause = 5 * time.Second  // after a failure
 )
 
 // Mirror keeps the boot files here, as long as this node may hold init: until ctx
@@ -86,44 +89,48 @@ func (s *Service) fetchAll(ctx context.Context, shared *Shared) error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
 	}
+	s.stock.known.expect(shared)
+	client := s.newClient()
+	defer client.CloseIdleConnections()
 	var errs []error
 	for _, f := range shared.Files {
 		if f.Name != path.Base(f.Name) || !slices.Contains(append(loaderNames(), kernelName, initramfsName), f.Name) || f.Size > loader.MaxImage {
 			errs = append(errs, fmt.Errorf("registry key %s: %.80q is no boot file", keyShared, f.Name))
 			continue
 		}
-		if sum, err := sumOf(s.stock.path(f.Name), f.Size); err == nil && sum == f.Sum {
+		if s.stock.has(f) {
 			continue
 		}
-		if err := fetch(ctx, "http://"+shared.Server+"/"+f.Name, s.stock.path(f.Name), f); err != nil {
+		err := fetch(ctx, client, "http://"+shared.Server+"/"+f.Name, s.stock.path(f.Name), f)
+		if err == nil && !s.stock.has(f) {
+			err = fmt.Errorf("%s: %w", s.stock.path(f.Name), loader.ErrChanged)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("fetch %s from %s: %w", f.Name, shared.Server, err))
+		}
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" {
+			break // the others are not to be had there, either
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func sumOf(file string, size int64) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }()
-	h := sha256.New()
-	if _, err := io.Copy(h, io.LimitReader(f, size+1)); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+// newClient is for one server, which may be gone without a word.
+func (s *Service) newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: s.dial, ResponseHeaderTimeout: headTime, MaxIdleConns: 1,
+	}}
 }
 
 // fetch gets one file and puts it in place if it is the right one.
-func fetch(ctx context.Context, url, to string, f File) error {
+func fetch(ctx context.Context, client *http.Client, url, to string, f File) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Do(req)
 	if err != nil {
 		return err

@@ -62,6 +62,7 @@ type Service struct {
 	addresses *addresses
 	shelf     *loader.Shelf
 	stock     *stock
+	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // New makes the service; it does not start anything.
@@ -183,6 +184,7 @@ func (s *Service) serve(ctx context.Context) error {
 	}
 	if err == nil {
 		g.Go(func() error { s.admission.Run(ctx); return nil })
+		g.Go(func() error { t.unifyLater(); return nil })
 		if settings.Unknown == config.UnknownApprove {
 			g.Go(func() error { s.approve(ctx); return nil })
 		}
@@ -199,6 +201,9 @@ func (t *term) fill(ctx context.Context) error {
 		if err := t.Make(ctx); err != nil {
 			return err
 		}
+		if shared, _, err := readShared(t.Registry.Stale()); err == nil && shared != nil {
+			t.stock.known.expect(shared)
+		}
 	} else if err := t.fetch(ctx); err != nil {
 		return err
 	}
@@ -211,18 +216,43 @@ func (t *term) fill(ctx context.Context) error {
 		return err
 	}
 	cmdline := loader.Cmdline{{Key: "rdinit", Value: "/sbin/ssi"}, {Key: "panic", Value: "-1"}, {Key: "ssi.cluster", Value: "http://" + t.server.String()}}
-	t.boot = loader.Boot{Server: t.server, Kernel: kernelName, Initramfs: initramfsName, BootIF: true, Cmdline: append(cmdline, params(t.settings.Cmdline)...)}
-	if err := t.stock.unified(entries, t.boot, k.Version); err != nil {
+	t.boot = loader.Boot{Server: t.server, Kernel: kernelName, Initramfs: initramfsName, Script: scriptName, BootIF: true, Cmdline: append(cmdline, params(t.settings.Cmdline)...)}
+	files := listFiles(entries)
+	t.unify = func() error {
+		if err := t.stock.unified(entries, t.boot, k.Version); err != nil {
+			return err
+		}
+		return t.put(entries)
+	}
+	if err := t.put(entries); err != nil {
 		return err
 	}
+	if t.loaders().EFI64 == "" { // firmware that is told of nothing gives up
+		if err := t.unify(); err != nil {
+			return err
+		}
+		t.unify = nil
+	}
+	return t.share(ctx, Shared{Settings: t.settings, Server: t.server.String(), Release: k.Version, Files: files})
+}
+
+func (t *term) put(entries map[string]loader.Entry) error {
 	tree, err := loader.NewTree(entries)
-	if err != nil {
-		return err
+	if err == nil {
+		t.shelf.Put(tree)
 	}
-	t.loaders = loadersOf(t.server, func(name string) bool { _, ok := entries[name]; return ok })
-	t.shelf.Put(tree)
-	delete(entries, ukiName)
-	return t.share(ctx, Shared{Settings: t.settings, Server: t.server.String(), Release: k.Version, Files: listFiles(entries)})
+	return err
+}
+
+// unifyLater makes the unified kernel image while this node serves already: that
+// takes seconds of a slow processor, and there is another loader until then.
+func (t *term) unifyLater() {
+	if t.unify == nil {
+		return
+	}
+	if err := t.unify(); err != nil {
+		t.log.Error("UEFI boots by iPXE only", "op", "netboot", "err", err)
+	}
 }
 
 // share tells the other nodes. The settings stay those of the node that has them
@@ -241,7 +271,7 @@ func (t *term) share(ctx context.Context, now Shared) error {
 
 // dhcp makes the DHCP server.
 func (t *term) dhcp(ctx context.Context, ifname string, own netip.Prefix) (wait func() error, stop func(), err error) {
-	c := dhcp.Config{Mode: dhcp.Proxy, Interface: ifname, Server: own.Addr(), Loaders: t.loaders, Machines: t,
+	c := dhcp.Config{Mode: dhcp.Proxy, Interface: ifname, Server: own.Addr(), Machines: t,
 		Report: func(e dhcp.Event) { t.log.Warn("dhcp", "op", "dhcp", "what", e.String()) }}
 	if t.settings.Mode == config.ModePool {
 		subnet, err := t.subnet(own)

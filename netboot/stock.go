@@ -35,6 +35,8 @@ const (
 type stock struct {
 	dir  string // where they are kept
 	root string // where kernel, modules and loaders are installed: "/"
+
+	known known // files that were checked
 }
 
 // kernel is where the kernel to boot and its modules are.
@@ -184,7 +186,7 @@ func (s *stock) installed(c config.Netboot) bool {
 func (s *stock) collect() (map[string]loader.Entry, error) {
 	entries := map[string]loader.Entry{}
 	for name, check := range map[string]loader.Check{kernelName: loader.KernelCheck(loader.BIOS), initramfsName: loader.InitramfsCheck} {
-		e, err := loader.File(s.path(name), check)
+		e, err := s.entry(name, check)
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +204,7 @@ func (s *stock) collect() (map[string]loader.Entry, error) {
 		if _, ok := entries[name]; ok {
 			continue
 		}
-		e, err := loader.File(s.path(name), nil)
+		e, err := s.entry(name, nil)
 		switch {
 		case err == nil:
 			entries[name] = e
@@ -266,7 +268,7 @@ func (s *stock) unified(entries map[string]loader.Entry, boot loader.Boot, relea
 	if err := os.Rename(out.Name(), s.path(ukiName)); err != nil {
 		return err
 	}
-	e, err := loader.File(s.path(ukiName), loader.UKICheck(loader.UEFIx64))
+	e, err := loader.File(s.path(ukiName), ukiCheck)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,8 @@
 // path of a file system. An entry is bytes in memory or a file of the host,
 // which was read as a whole when the entry was made (check, SHA-256) and is
 // refused with ErrChanged once it is not that file any more: a kernel that an
-// upgrade replaced or cut off is never served. Shelf is the Tree of the moment;
+// upgrade replaced or cut off is never served. What another node checked is known by
+// its SHA-256 (Known). Shelf is the Tree of the moment;
 // it is swapped as a whole.
 //
 // The package starts no goroutine and has no lock (Shelf is one atomic

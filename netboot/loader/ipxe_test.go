@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,8 +15,8 @@ import (
 	"ssi/netboot/httpboot"
 )
 
-// A machine boots by iPXE with the script: first the server does not have the
-// kernel, and the console says so; then it has.
+// A machine boots by iPXE with the script: the server does not have the kernel, and
+// the console says so. Then DHCP names another server, which has it.
 func TestIPXEBoots(t *testing.T) {
 	if testing.Short() {
 		t.Skip("skipped: machines take long, and -short is set")
@@ -31,58 +30,59 @@ func TestIPXEBoots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := netip.MustParseAddrPort("192.0.2.1:80")
-	script, err := Boot{
-		Server: server, Kernel: "vmlinuz", Initramfs: "initrd.img", BootIF: true,
-		Cmdline: Cmdline{{"console", "ttyS0"}, {"panic", "-1"}, {"quiet", ""}, {"ssi.text", "two words"}},
-	}.IPXE()
-	if err != nil {
-		t.Fatal(err)
-	}
 	tree, err := NewTree(map[string]Entry{"vmlinuz": kernel, "initrd.img": initramfs})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var shelf Shelf
-	var refused atomic.Int32
-	accesses := make(chan httpboot.Access, 100)
-	ns := n.Netns("lan", "lan0", "192.0.2.1/24")
-	var web *httpboot.Server
-	if err := ns.Do(func() error {
-		l, err := httpboot.Listen(server)
-		if err != nil {
-			return err
-		}
-		web = httpboot.New(l, httpboot.Config{
-			Files: &shelf, Log: func(a httpboot.Access) { accesses <- a },
-			Dynamic: func(_ context.Context, r httpboot.Request) (httpboot.Response, bool) {
-				switch r.Path {
-				case "boot.ipxe":
-					return httpboot.Response{Body: script}, true
-				case "vmlinuz": // asked for here as long as it is not on the shelf
-					if refused.Add(1) == 3 {
-						shelf.Put(tree)
-					}
-					return httpboot.Response{Status: http.StatusServiceUnavailable}, true
-				}
-				return httpboot.Response{}, false
-			},
-		})
-		return nil
-	}); err != nil {
+	empty, err := NewTree(nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	dhcp := startDHCP(t, ns, "--dhcp-boot=http://192.0.2.1/boot.ipxe")
-	defer dhcp()
-	defer func() {
-		if err := web.Close(); err != nil {
-			t.Error(err)
+	accesses := make(chan httpboot.Access, 100)
+	ns := n.Netns("lan", "lan0", "192.0.2.1/24")
+	serve := func(server netip.AddrPort, files *Tree) {
+		script, err := Boot{
+			Server: server, Kernel: "vmlinuz", Initramfs: "initrd.img", Script: "boot.ipxe", BootIF: true,
+			Cmdline: Cmdline{{"console", "ttyS0"}, {"panic", "-1"}, {"quiet", ""}, {"ssi.text", "two words"}},
+		}.IPXE()
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
+		var shelf Shelf
+		shelf.Put(files)
+		if err := ns.Do(func() error {
+			l, err := httpboot.Listen(server)
+			if err != nil {
+				return err
+			}
+			web := httpboot.New(l, httpboot.Config{
+				Files: &shelf, Log: func(a httpboot.Access) { accesses <- a },
+				Dynamic: func(_ context.Context, r httpboot.Request) (httpboot.Response, bool) {
+					return httpboot.Response{Body: script}, r.Path == "boot.ipxe"
+				},
+			})
+			t.Cleanup(func() {
+				if err := web.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serve(netip.MustParseAddrPort("192.0.2.1:80"), empty)
+	serve(netip.MustParseAddrPort("192.0.2.1:81"), tree)
+	dhcp := startDHCP(t, ns, "--dhcp-boot=http://192.0.2.1:80/boot.ipxe")
 	m := n.Machine(vm.Spec{Name: "ipxe", Boot: vm.BootNetwork, Memory: 512, NICs: []vm.NIC{{Segment: "lan"}}})
 	m.Start()
 	m.Say(`192\.0\.2\.1:80 did not deliver what this machine boots from`)
+	m.Say(`trying again in 2 seconds`)
+	dhcp() // and for a time there is no DHCP server at all
 	m.Say(`trying again in 4 seconds`)
+	dhcp = startDHCP(t, ns, "--dhcp-boot=http://192.0.2.1:81/boot.ipxe")
+	defer func() { dhcp() }()
+	m.Say(`asking http://192\.0\.2\.1:81/boot\.ipxe instead`)
 	mac := m.MAC(0).String()
 	m.Say(fmt.Sprintf(`IPXE BOOTED initrd=initrd\.img console=ttyS0 panic=-1 quiet ssi\.text="two words" BOOTIF=01-%s`, strings.ReplaceAll(mac, ":", "-")))
 	m.Off()

@@ -17,17 +17,25 @@ type Boot struct {
 	Kernel    string
 	Initramfs string
 	Cmdline   Cmdline
+	// Script is the name of the iPXE script at the server. With it iPXE asks DHCP
+	// again after each failure, and takes the script that is named then: the
+	// server may have moved.
+	Script string
 	// BootIF adds the parameter BOOTIF=01-MAC of the interface that is booted
 	// from, as the boot loader sees it (SYSAPPEND 2 of PXELINUX).
 	BootIF bool
 }
 
-// maxWait is the longest pause between two attempts in seconds.
-const maxWait = 32
+const (
+	maxWait = 32     // seconds: the longest pause between two attempts
+	stalled = 20_000 // milliseconds without a byte until a download has failed
+)
 
 // IPXE writes a script for iPXE. It loads kernel and initramfs by HTTP and says
 // in the request which machine it is (?mac=); when the server does not answer
-// it says so on the console and tries again after 1, 2, 4 … 32 s, for ever.
+// it says so on the console and tries again after 1, 2, 4 … 32 s, for ever; or,
+// with Script, goes to the one that answers instead. A download that stands still has
+// failed: iPXE itself would wait for ever for a server whose power was cut.
 func (b Boot) IPXE() ([]byte, error) {
 	args, err := b.check()
 	if err != nil {
@@ -50,8 +58,8 @@ func (b Boot) IPXE() ([]byte, error) {
 	line("echo ssi: loading kernel and initramfs from %s", b.Server)
 	// EFI kernels look for the initramfs by this name; iPXE takes the name from
 	// the option, the kernel's own one from imgargs.
-	line("kernel --name vmlinuz %s%s?mac=${netX/mac} || goto failed", base, b.Kernel)
-	line("initrd --name initrd.img %s%s?mac=${netX/mac} || goto failed", base, b.Initramfs)
+	line("kernel --timeout %d --name vmlinuz %s%s?mac=${netX/mac} || goto failed", stalled, base, b.Kernel)
+	line("initrd --timeout %d --name initrd.img %s%s?mac=${netX/mac} || goto failed", stalled, base, b.Initramfs)
 	line("imgargs vmlinuz initrd=initrd.img %s || goto failed", args)
 	line("boot || goto failed")
 	line(":failed")
@@ -59,6 +67,13 @@ func (b Boot) IPXE() ([]byte, error) {
 	line("echo ssi: trying again in ${wait} seconds")
 	line("sleep ${wait}")
 	line("iseq ${wait} %d || inc wait ${wait}", maxWait)
+	if b.Script != "" {
+		line("dhcp || goto again") // on any interface: one without an answer is closed, and netX is none then
+		line("isset ${filename} || goto again")
+		line("iseq ${filename} %s%s && goto again ||", base, b.Script)
+		line("echo ssi: asking ${filename} instead")
+		line("chain --timeout %d --replace ${filename} || goto again", stalled)
+	}
 	line("goto again")
 	return []byte(s.String()), nil
 }
@@ -95,10 +110,14 @@ func (b Boot) url() string { return "http://" + b.Server.String() + "/" }
 
 // check returns the rendered command line.
 func (b Boot) check() (string, error) {
-	for _, name := range []string{b.Kernel, b.Initramfs} {
+	names := []string{b.Kernel, b.Initramfs}
+	if b.Script != "" {
+		names = append(names, b.Script)
+	}
+	for _, name := range names {
 		// What needs escapes in a URL or in a script is not worth having.
 		if !validName(name) || url.PathEscape(strings.ReplaceAll(name, "/", "")) != strings.ReplaceAll(name, "/", "") || strings.ContainsAny(name, "$&|,") {
-			return "", fmt.Errorf("%s is no name for kernel or initramfs: use letters, digits and . _ - /", strconv.Quote(name))
+			return "", fmt.Errorf("%s is no name for kernel, initramfs or script: use letters, digits and . _ - /", strconv.Quote(name))
 		}
 	}
 	if b.Server.IsValid() && (b.Server.Port() == 0 || b.Server.Addr().IsUnspecified() || b.Server.Addr().Zone() != "") {

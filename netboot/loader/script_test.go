@@ -97,7 +97,7 @@ func FuzzCmdline(f *testing.F) {
 func TestScripts(t *testing.T) {
 	b := Boot{
 		Server: netip.MustParseAddrPort("10.1.0.1:80"), Kernel: "vmlinuz", Initramfs: "ssi/initrd.img",
-		Cmdline: Cmdline{{"rdinit", "/sbin/ssi"}, {"ssi.x", "two words"}}, BootIF: true,
+		Cmdline: Cmdline{{"rdinit", "/sbin/ssi"}, {"ssi.x", "two words"}}, Script: "boot.ipxe", BootIF: true,
 	}
 	s, err := b.IPXE()
 	if err != nil {
@@ -105,9 +105,12 @@ func TestScripts(t *testing.T) {
 	}
 	for _, line := range []string{
 		"#!ipxe",
-		"kernel --name vmlinuz http://10.1.0.1:80/vmlinuz?mac=${netX/mac} || goto failed",
-		"initrd --name initrd.img http://10.1.0.1:80/ssi/initrd.img?mac=${netX/mac} || goto failed",
+		"kernel --timeout 20000 --name vmlinuz http://10.1.0.1:80/vmlinuz?mac=${netX/mac} || goto failed",
+		"initrd --timeout 20000 --name initrd.img http://10.1.0.1:80/ssi/initrd.img?mac=${netX/mac} || goto failed",
 		`imgargs vmlinuz initrd=initrd.img rdinit=/sbin/ssi ssi.x="two words" BOOTIF=01-${netX/mac:hexhyp} || goto failed`,
+		"dhcp || goto again",
+		"iseq ${filename} http://10.1.0.1:80/boot.ipxe && goto again ||",
+		"chain --timeout 20000 --replace ${filename} || goto again",
 		"goto again",
 	} {
 		if !strings.Contains("\n"+string(s), "\n"+line+"\n") {
@@ -128,6 +131,7 @@ func TestScripts(t *testing.T) {
 		func(b *Boot) { b.Kernel = "" },
 		func(b *Boot) { b.Kernel = "../vmlinuz" },
 		func(b *Boot) { b.Initramfs = "a b" },
+		func(b *Boot) { b.Script = "a b" },
 		func(b *Boot) { b.Initramfs = "${x}" },
 		func(b *Boot) { b.Initramfs = "a%20" },
 		func(b *Boot) { b.Initramfs = "a?b" },

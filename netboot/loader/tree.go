@@ -76,6 +76,35 @@ func File(path string, check Check) (Entry, error) {
 	return e, nil
 }
 
+// Known makes an entry of a file whose content was checked before, here or by
+// another node of the cluster: sum is its SHA-256. It is read as a whole, but not
+// looked into. The error is ErrChanged if it has another content.
+func Known(path string, sum [sha256.Size]byte) (Entry, error) {
+	e, err := file(path, nil)
+	if err == nil && e.sum != sum {
+		err = ErrChanged
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("%s cannot be offered for booting: %w", path, err)
+	}
+	return e, nil
+}
+
+// Fresh reports whether the file is still the one of which the entry was made, as
+// far as its identity, size and time tell.
+func (e Entry) Fresh() bool {
+	if !e.loaded || e.path == "" {
+		return e.loaded
+	}
+	f, err := open(e.path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	now, err := identify(f)
+	return err == nil && now.same(e)
+}
+
 func file(path string, check Check) (Entry, error) {
 	f, err := open(path)
 	if err != nil {

@@ -33,6 +33,10 @@
 // of another and is quicker; the other is then refused, and reported. Nor can a
 // machine that boots from the network tell whether the network is the right one.
 //
+// A machine whose init node is gone asks its segment who boots machines now (find),
+// as firmware does; the boot record and its key are in the registry, so it goes on
+// there.
+//
 // # Goroutines and locks
 //
 // Admission.Run is the only goroutine; it writes down what DHCP and HTTP saw and

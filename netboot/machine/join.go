@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -19,6 +20,7 @@ import (
 
 const (
 	tryTimeout = 20 * time.Second // of one request: above the server's own deadline
+	dialTime   = 4 * time.Second  // for the connection: a node that is gone says nothing
 	firstPause = time.Second      // after a try; it grows
 	lastPause  = 4 * time.Second  // and ends here
 	bootIDPath = "/proc/sys/kernel/random/boot_id"
@@ -38,7 +40,8 @@ var (
 // MAC booted from it, and returns its join file (config.ParseJoin), which is a
 // secret. It waits as long as the cluster lets it wait or is out of reach, until
 // ctx ends; say gets each new reason, a line for the console. Every try has a
-// deadline of its own.
+// deadline of its own. If no cluster answers at url it asks the segment who boots
+// machines now, and goes on there.
 //
 // The key of this boot is kept in dir, which no other user may read: a second
 // Join, because the token expired before it was used or because the process was
@@ -57,7 +60,8 @@ func Join(ctx context.Context, dir, url, mac string, say func(text string)) ([]b
 }
 
 // Report tells the cluster at url which phase the boot of this machine is in, in
-// one word, and a text for the operators. One try, with a deadline.
+// one word, and a text for the operators. One try, with a deadline, and another
+// one where the segment says that machines are booted now.
 func Report(ctx context.Context, url, mac, phase, text string) error {
 	m, err := ParseMAC(mac)
 	if err != nil {
@@ -70,6 +74,11 @@ func Report(ctx context.Context, url, mac, phase, text string) error {
 	client := newClient()
 	defer client.CloseIdleConnections()
 	status, reply, err := post(ctx, client, url+PathProgress, body)
+	if err != nil {
+		if now, notFound := find(ctx, m); notFound == nil && now != url {
+			status, reply, err = post(ctx, client, now+PathProgress, body)
+		}
+	}
 	if err == nil && status/100 != 2 {
 		err = fmt.Errorf("HTTP status %d: %s", status, printable(string(reply), maxText))
 	}
@@ -88,6 +97,7 @@ type joiner struct {
 	say   func(string)
 	said  string
 	http  *http.Client
+	find  func(context.Context, MAC) (url string, err error)
 	pause func(context.Context, time.Duration) error
 }
 
@@ -100,13 +110,13 @@ func newJoiner(dir, url, mac, boot string, say func(string)) (*joiner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("join: the key of this boot: %w", err)
 	}
-	return &joiner{url: url, mac: m, boot: boot, key: key, say: say, http: newClient(), pause: sleep}, nil
+	return &joiner{url: url, mac: m, boot: boot, key: key, say: say, http: newClient(), find: find, pause: sleep}, nil
 }
 
 // newClient talks to the very server it is told, and to no other.
 func newClient() *http.Client {
 	return &http.Client{
-		Transport:     &http.Transport{MaxIdleConns: 1, IdleConnTimeout: tryTimeout},
+		Transport:     &http.Transport{DialContext: (&net.Dialer{Timeout: dialTime}).DialContext, MaxIdleConns: 1, IdleConnTimeout: tryTimeout},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Timeout:       tryTimeout,
 	}
@@ -128,16 +138,17 @@ func (j *joiner) run(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
-	why := ""
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		var file []byte
-		file, why, err = j.try(ctx, body)
+		file, why, lost, err := j.try(ctx, body)
 		if err != nil || file != nil {
 			return file, err
 		}
 		if why != j.said {
 			j.said = why
 			j.say(why)
+		}
+		if lost && j.moved(ctx) {
+			pause = firstPause
 		}
 		// Machines that were switched on together need not ask together.
 		if err := j.pause(ctx, pause/2+rand.N(pause/2)); err != nil {
@@ -146,33 +157,45 @@ func (j *joiner) run(ctx context.Context) ([]byte, error) {
 	}
 }
 
+// moved looks who boots machines now, and reports whether that is another one than
+// was asked so far. No answer is no news: the next try says why.
+func (j *joiner) moved(ctx context.Context) bool {
+	url, err := j.find(ctx, j.mac)
+	if err != nil || url == j.url {
+		return false
+	}
+	j.say(fmt.Sprintf("the cluster boots machines at %s now, no more at %s; asks there", url, j.url))
+	j.url = url
+	return true
+}
+
 // try asks once. Without a file and without an error, why is the reason to ask
-// again.
-func (j *joiner) try(ctx context.Context, body []byte) (file []byte, why string, err error) {
+// again; lost says that no cluster answered.
+func (j *joiner) try(ctx context.Context, body []byte) (file []byte, why string, lost bool, err error) {
 	_, reply, err := post(ctx, j.http, j.url+PathAdmit, body)
 	if err != nil {
-		return nil, fmt.Sprintf("the cluster does not answer at %s: %v; tries again", j.url, err), nil
+		return nil, fmt.Sprintf("the cluster does not answer at %s: %v; tries again", j.url, err), true, nil
 	}
 	a, err := parseAnswer(reply)
 	if err != nil {
-		return nil, fmt.Sprintf("what answers at %s is no cluster: %v; tries again", j.url, err), nil
+		return nil, fmt.Sprintf("what answers at %s is no cluster: %v; tries again", j.url, err), true, nil
 	}
 	switch a.State {
 	case stateDenied:
-		return nil, "", fmt.Errorf("join: %w: %s", ErrDenied, a.Why)
+		return nil, "", false, fmt.Errorf("join: %w: %s", ErrDenied, a.Why)
 	case stateAgain:
-		return nil, "", fmt.Errorf("join: %w: %s", ErrBootAgain, a.Why)
+		return nil, "", false, fmt.Errorf("join: %w: %s", ErrBootAgain, a.Why)
 	case stateWait:
-		return nil, a.Why, nil
+		return nil, a.Why, false, nil
 	}
 	file, err = open(j.key, j.mac, j.boot, a.Sealed)
 	if err == nil {
 		_, err = config.ParseJoin("the credential", string(file))
 	}
 	if err != nil {
-		return nil, fmt.Sprintf("the answer from %s is for another machine: %v; tries again", j.url, err), nil
+		return nil, fmt.Sprintf("the answer from %s is for another machine: %v; tries again", j.url, err), false, nil
 	}
-	return file, "", nil
+	return file, "", false, nil
 }
 
 // post makes one bounded request with a deadline.
