@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 
@@ -38,7 +37,7 @@ func installEntries() []applet.Entry {
 func installEnv() install.Env {
 	env := install.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Terminal: term.IsTerminal(0),
-		Config: exampleConfig, Missing: missingFeatures, Found: foundIn,
+		Config: exampleConfig, Missing: missingFeatures, Found: foundIn, Where: whereIn,
 		Usage: func(text string) error { return applet.Usagef("%s", text) },
 	}
 	env.Links = applet.Links(table(), false)
@@ -55,6 +54,14 @@ func missingFeatures(ctx context.Context) (missing []string) {
 	return missing
 }
 
+// whereIn is where other nodes will reach the machine whose system is in root.
+func whereIn(root, told string, cfg config.Config) (string, error) {
+	if root != "/" && told == "" && cfg.Addr == "" {
+		return "", errors.New("the address of a system that does not run is not known: say it with --addr")
+	}
+	return ownAddr(told, cfg)
+}
+
 // foundIn founds a cluster in the root directory of a system, unless its
 // configuration names a state directory that has one.
 func foundIn(_ context.Context, root string, o install.FoundOptions) (string, error) {
@@ -62,23 +69,13 @@ func foundIn(_ context.Context, root string, o install.FoundOptions) (string, er
 	if err != nil {
 		return "", err
 	}
-	addr := o.Addr
-	if root != "/" && addr == "" && cfg.Addr == "" {
-		return "", errors.New("found a cluster: the address of a system that does not run is not known: say it with --addr")
-	}
-	if addr, err = ownAddr(addr, cfg); err != nil {
-		return "", err
-	}
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return "", err
-	}
 	dir := filepath.Join(root, cfg.StateDir)
 	if _, err := os.Stat(filepath.Join(dir, "cluster.json")); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return "nothing: the cluster in " + dir + " is kept", err
 	}
-	ident, _, err := cluster.Found(cluster.NewCluster{Dir: dir, Name: o.Name, Node: 1, Profile: cfg.Profile, Addr: addr})
+	ident, _, err := cluster.Found(cluster.NewCluster{Dir: dir, Name: o.Name, Node: 1, Profile: cfg.Profile, Addr: o.Addr})
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("cluster %s (%s); this machine is node %d, at %s", ident.Name, ident.ID, ident.Node, addr), nil
+	return fmt.Sprintf("cluster %s (%s); this machine is node %d, at %s", ident.Name, ident.ID, ident.Node, o.Addr), nil
 }

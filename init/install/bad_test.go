@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"ssi/internal/config"
 )
 
 // What forbids an installation is said in plain words, all at once, and nothing
@@ -89,7 +91,7 @@ func TestFailures(t *testing.T) {
 	root := fakeRoot(t)
 	before := tree(t, root)
 	o := options(root)
-	o.Found = func(context.Context) (string, error) { return "", errors.New("there is no default route") }
+	o.Found = func(context.Context, string) (string, error) { return "", errors.New("there is no default route") }
 	if err := Install(t.Context(), o); err == nil || !strings.Contains(err.Error(), "no default route") || !strings.Contains(err.Error(), "run it again") {
 		t.Errorf("err %v", err)
 	}
@@ -148,6 +150,7 @@ func TestCommands(t *testing.T) {
 			founded = o
 			return "it", os.WriteFile(filepath.Join(in, clusterFile), []byte("{}"), 0o600)
 		},
+		Where: func(_, told string, _ config.Config) (string, error) { return config.CompleteAddr(told) },
 		Usage: func(text string) error { return fmt.Errorf("usage: %s", text) },
 	}
 	run := func(in string, args ...string) error {
@@ -169,6 +172,7 @@ func TestCommands(t *testing.T) {
 		{"no program for Linux", "", []string{"install", "--root", root, "--program", filepath.Join(root, "etc/debian_version")}},
 		{"no such file", "", []string{"install", "--root", root + "/nosuch"}},
 		{"no directory", "", []string{"install", "--root", filepath.Join(root, "etc/debian_version")}},
+		{"nothing was changed:\n  found a cluster: ", "", []string{"install", "--root", root}},
 		{"not confirmed", "yes\n", []string{"uninstall", "--root", root, "--purge"}},
 	} {
 		if err := run(c.in, c.args...); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -178,8 +182,8 @@ func TestCommands(t *testing.T) {
 	if diff := cmp.Diff(before, tree(t, root)); diff != "" {
 		t.Errorf("something changed:\n%s", diff)
 	}
-	must(t, run("", "install", "--root", root, "--man", pages, "--name", "web"))
-	if founded.Name != "web" || !strings.Contains(out.String(), "run update-grub in that system") {
+	must(t, run("", "install", "--root", root, "--man", pages, "--name", "web", "--addr", "10.0.0.1"))
+	if founded != (FoundOptions{Name: "web", Addr: "10.0.0.1:1985"}) || !strings.Contains(out.String(), "run update-grub in that system") {
 		t.Errorf("founded %+v, said:\n%s", founded, out.String())
 	}
 	env.Terminal = false

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"ssi/internal/config"
 )
 
 // Env is what the commands need of the program they are part of.
@@ -28,6 +30,8 @@ type Env struct {
 	// Found founds a cluster in the root directory, as `cluster init` does, and
 	// returns what to tell about it.
 	Found func(ctx context.Context, root string, o FoundOptions) (string, error)
+	// Where is the address of its first node: as told, or with a configuration.
+	Where func(root, told string, c config.Config) (addr string, err error)
 	// Usage makes the error of a wrong command line.
 	Usage func(text string) error
 }
@@ -79,7 +83,10 @@ the making. Its boot menu is then left to be made with update-grub in it.`,
 				o.Network, o.Addr = ReadNetwork, founding.Addr
 			}
 			if !noCluster {
-				o.Found = func(ctx context.Context) (string, error) { return env.Found(ctx, o.Root, founding) }
+				o.Where = func(c config.Config) (string, error) { return env.Where(o.Root, founding.Addr, c) }
+				o.Found = func(ctx context.Context, addr string) (string, error) {
+					return env.Found(ctx, o.Root, FoundOptions{Name: founding.Name, Addr: addr})
+				}
 			}
 			if err := Install(cmd.Context(), o); err != nil || o.DryRun {
 				return err

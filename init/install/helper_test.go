@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"ssi/internal/config"
 )
 
 // linux10 is what Debian's script prints, in short.
@@ -103,10 +105,11 @@ func options(root string) Options {
 		Root: root, Binary: []byte("\x7fELF one"), Links: []string{"onnode", "cluster"},
 		Man:    map[string][]byte{"onnode.1": []byte("page")},
 		Config: []byte("# example\n"), Out: io.Discard, Default: true,
-		Found: func(context.Context) (string, error) {
+		Found: func(context.Context, string) (string, error) {
 			p := filepath.Join(root, clusterFile)
 			return "a cluster", errors.Join(os.WriteFile(p+".key", []byte("secret"), 0o600), os.WriteFile(p, []byte("{}"), 0o600))
 		},
+		Where:  func(config.Config) (string, error) { return "10.0.0.1:1985", nil },
 		Update: func(context.Context) error { return makeMenu(root) },
 	}
 }

@@ -141,7 +141,7 @@ func TestKeepsCluster(t *testing.T) {
 	write(t, root, "var/lib/ssi/cluster.json", "mine")
 	write(t, root, "etc/ssi/ssi.toml", "# mine")
 	o := options(root)
-	o.Found = func(context.Context) (string, error) { t.Error("a second cluster was founded"); return "", nil }
+	o.Found = func(context.Context, string) (string, error) { t.Error("a second cluster was founded"); return "", nil }
 	must(t, Install(t.Context(), o))
 	if read(t, root, "var/lib/ssi/cluster.json")+read(t, root, "etc/ssi/ssi.toml") != "mine# mine" {
 		t.Error("something was replaced")

@@ -76,11 +76,15 @@ func (n Network) link(name string) *Link {
 	return nil
 }
 
-// interconnect names the link with the address host, or with the default route if
-// host is none of ours; "" is none.
+// interconnect names the link with the address host; if host is none of ours, the one
+// with the default route, or the only one that ssi configures; "" is none.
 func (n Network) interconnect(host netip.Addr) string {
 	best, least := "", 0
+	var used []string
 	for _, l := range n.Links {
+		if kind, _ := l.rank(); kind >= 0 && l.used() {
+			used = append(used, l.Name)
+		}
 		for _, p := range l.Addrs {
 			if p.Addr() == host {
 				return l.Name
@@ -89,6 +93,9 @@ func (n Network) interconnect(host netip.Addr) string {
 		if metric, ok := l.defaultMetric(); ok && (best == "" || metric < least) {
 			best, least = l.Name, metric
 		}
+	}
+	if best == "" && len(used) == 1 {
+		return used[0]
 	}
 	return best
 }

@@ -10,6 +10,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"ssi/internal/config"
 )
 
 // Options is what an installation consists of.
@@ -23,9 +25,12 @@ type Options struct {
 	DryRun  bool              // print, change nothing
 	Missing []string          // required features that the running kernel lacks; only for this machine
 
-	// Found founds the cluster in the root directory and returns what to tell; it is
-	// called only while there is none. Nil founds nothing.
-	Found func(ctx context.Context) (string, error)
+	// Found founds the cluster in the root directory, whose first node others reach
+	// at addr (HOST:PORT), and returns what to tell; it is called only while there is
+	// none. Nil founds nothing.
+	Found func(ctx context.Context, addr string) (string, error)
+	// Where finds that address with a configuration; needed with Found.
+	Where func(c config.Config) (addr string, err error)
 	// Network tells how the network of this machine is; nil in a root directory that
 	// does not run.
 	Network func() (Network, error)
@@ -37,6 +42,7 @@ type Options struct {
 
 	Out io.Writer // gets a line for each change
 
+	addr string       // what Where said
 	step func() error // see disk
 }
 
@@ -84,11 +90,12 @@ func size(n int) string {
 }
 
 // plan is everything an installation has, in the order in which it is done: the
-// boot entry last, so that none leads to something unfinished.
-func plan(d *disk, o Options) (items []item, notes []string, err error) {
+// boot entry last, so that none leads to something unfinished. c is the
+// configuration that there will be.
+func plan(d *disk, o Options) (items []item, c config.Config, notes []string, err error) {
 	old, err := d.look(Program)
 	if err != nil {
-		return nil, nil, err
+		return nil, c, nil, err
 	}
 	bin := item{kind: kindFile, path: Program, content: o.Binary, mode: 0o755, take: true}
 	if old.kind == kindFile && old.hash() != bin.hash() {
@@ -106,16 +113,14 @@ func plan(d *disk, o Options) (items []item, notes []string, err error) {
 	for _, name := range names {
 		items = append(items, item{kind: kindFile, path: path.Join(ManDir, name), content: o.Man[name], mode: 0o644})
 	}
-	if len(o.Config) > 0 {
-		var text []byte
-		if text, notes, err = configure(d, o); err != nil {
-			return nil, nil, err
-		}
-		items = append(items, item{kind: kindFile, path: configFile, content: text, mode: 0o644, once: true})
+	text, c, notes, err := configure(d, o)
+	if err != nil {
+		return nil, c, nil, err
 	}
+	items = append(items, item{kind: kindFile, path: configFile, content: text, mode: 0o644, once: true})
 	items = append(items, item{kind: kindDir, path: NetbootIn, mode: 0o755})
 	boot, more := bootItems(d, o.Default)
-	return append(items, boot...), append(notes, more...), nil
+	return append(items, boot...), c, append(notes, more...), nil
 }
 
 // Install installs, or with DryRun prints what it would do. Repeated, it finishes
@@ -132,11 +137,16 @@ func Install(ctx context.Context, o Options) error {
 		return fmt.Errorf("install into %s: %w", o.Root, err)
 	}
 	defer release()
-	items, notes, err := plan(d, o)
+	items, c, notes, err := plan(d, o)
 	if err != nil {
 		return fmt.Errorf("install into %s: %w", o.Root, err)
 	}
 	problems, more := check(d, o, items)
+	if o.Found != nil && !d.isFile(clusterFile) {
+		if o.addr, err = o.Where(c); err != nil {
+			problems = append(problems, fmt.Sprintf("found a cluster: %v", err))
+		}
+	}
 	if len(problems) > 0 {
 		return fmt.Errorf("install into %s: nothing was changed:\n  %s", o.Root, strings.Join(problems, "\n  "))
 	}
@@ -184,7 +194,7 @@ func preview(d *disk, o Options, items []item) error {
 		}
 	}
 	if o.Found != nil && !d.isFile(clusterFile) {
-		fmt.Fprintf(o.Out, "would found  a cluster whose first node is this machine, in %s/\n", StateDir)
+		fmt.Fprintf(o.Out, "would found  a cluster whose first node is this machine, at %s, in %s/\n", o.addr, StateDir)
 	}
 	if menu {
 		fmt.Fprintf(o.Out, "would run    update-grub\n")
@@ -273,7 +283,7 @@ func found(ctx context.Context, d *disk, o Options) error {
 	if err := d.change(); err != nil {
 		return err
 	}
-	said, err := o.Found(ctx)
+	said, err := o.Found(ctx, o.addr)
 	if err != nil {
 		return fmt.Errorf("%w; what was done is recorded: run it again to finish, or ssi uninstall", err)
 	}
