@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,7 +18,7 @@ import (
 )
 
 // VM says that the nodes of a lab are machines: QEMU without KVM. Node 1 gets
-// kernel and initramfs from QEMU and founds the cluster; the others have nothing
+// kernel, initramfs and a disk from QEMU and founds the cluster; the others have nothing
 // but a network interface and are booted by the cluster over the network.
 type VM struct {
 	Kernel  string `json:"kernel"`  // a bzImage; default the newest of Linux 6.12 or later in /boot
@@ -31,13 +32,16 @@ const (
 	maxVMs    = vm.MaxMachines
 	vmMemory  = 512 // MiB of each machine
 	vmSegment = "ic"
-	// firstImage is the initramfs of node 1, in the directory of the lab.
+	// firstImage is the initramfs of node 1 and firstDisk its disk, in the directory
+	// of the lab. The disk has its state, so that it comes back after a power cut.
 	firstImage = "first.img"
-	// bootDir is where node 1 has what it boots the others with: the directory of
-	// its state, see package netboot.
-	bootDir = stateDir + "/netboot"
-	// bootGiven is netboot.Given: that file says that the others are to be served
-	// as they are. Making them takes an emulated processor a minute.
+	firstDisk  = "first.disk"
+	firstLabel = "ssi-state"
+	firstSize  = 512 << 20 // bytes; what is not written takes no room
+	makeFS     = "mke2fs"
+	// bootGiven is netboot.Given: the file made-of says that what node 1 boots the
+	// others with (netboot/ in its state, see package netboot) is to be served as it
+	// is. Making it takes an emulated processor a minute.
 	bootGiven = "given\n"
 )
 
@@ -57,6 +61,9 @@ func (v *VM) complete(nodes int) error {
 	}
 	if _, err := os.Stat("/bin/busybox"); err != nil {
 		return errno.New(errno.Unavailable, "lab", 0, "the machines need a shell: install the package busybox-static (%w)", err)
+	}
+	if _, err := exec.LookPath(makeFS); err != nil {
+		return errno.New(errno.Unavailable, "lab", 0, "node 1 needs a disk: install the package e2fsprogs (%w)", err)
 	}
 	if v.Kernel == "" {
 		found, err := filepath.Glob("/boot/vmlinuz-*")
@@ -128,26 +135,56 @@ func versionOf(text string) []int {
 	}
 }
 
-// pack makes the initramfs of node 1, which holds what the others boot.
+// pack makes the initramfs of node 1, and its disk, which holds what the others
+// boot.
 func (v *VM) pack(ctx context.Context, o *Options) error {
 	dir := dirOf(o.Name)
+	state := filepath.Join(dir, "state")
 	c := v.Initramfs()
 	c.Binary, c.Kernel, c.Tree, c.Classes = o.Binary, v.Kernel, v.Modules, []string{"vm"}
-	others := filepath.Join(dir, "initrd.img")
-	if _, err := initramfs.Build(ctx, c, others); err != nil {
+	others := filepath.Join(state, "netboot")
+	if err := os.MkdirAll(others, 0o755); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	if _, err := initramfs.Build(ctx, c, filepath.Join(others, "initrd.img")); err != nil {
 		return fmt.Errorf("lab: initramfs: %w", err)
 	}
-	c.Dirs = append(slices.Clone(c.Dirs), bootDir)
+	kernel, err := os.ReadFile(v.Kernel)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(others, "vmlinuz"), kernel, 0o644)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(others, "made-of"), []byte(bootGiven), 0o644)
+	}
+	if err == nil {
+		err = makeDisk(ctx, filepath.Join(dir, firstDisk), state)
+	}
+	if err == nil {
+		err = os.RemoveAll(state)
+	}
+	if err != nil {
+		return fmt.Errorf("lab: disk of node 1: %w", err)
+	}
+	c.Dirs = append(slices.Clone(c.Dirs), stateDir)
 	c.Files = append(slices.Clone(c.Files),
 		initramfs.File{Path: configDir + "/ssi.toml", Data: []byte(firstConfig(o.Nodes))},
-		initramfs.File{Path: bootDir + "/vmlinuz", Source: v.Kernel},
-		initramfs.File{Path: bootDir + "/initrd.img", Source: others},
-		initramfs.File{Path: bootDir + "/made-of", Data: []byte(bootGiven)})
-	c.Compress = initramfs.Gzip // most of it is compressed already
+		initramfs.File{Path: "/etc/fstab", Data: []byte("LABEL=" + firstLabel + " " + stateDir + " ext4 defaults 0 0\n")})
 	if _, err := initramfs.Build(ctx, c, filepath.Join(dir, firstImage)); err != nil {
 		return fmt.Errorf("lab: initramfs of node 1: %w", err)
 	}
-	return os.Remove(others)
+	return nil
+}
+
+// makeDisk makes a disk with a file system that has what is in a directory.
+func makeDisk(ctx context.Context, disk, from string) error {
+	if err := vm.CreateDisk(disk, firstSize); err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, makeFS, "-q", "-F", "-t", "ext4", "-L", firstLabel, "-d", from, disk).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", makeFS, err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
 // firstConfig is the configuration of node 1. The others take all they need from

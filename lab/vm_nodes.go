@@ -171,6 +171,7 @@ func (v *vmNodes) newGuest(n id.Node) (*guest, error) {
 	spec := vm.Spec{Name: Host(n), Memory: vmMemory, Boot: vm.BootNetwork, NICs: []vm.NIC{{Segment: vmSegment, MAC: mac}}}
 	if n == 1 {
 		spec.Boot, spec.Kernel, spec.Initrd = vm.BootKernel, v.s.opts.VM.Kernel, filepath.Join(dirOf(v.s.opts.Name), firstImage)
+		spec.Disks = []vm.Disk{{Path: filepath.Join(dirOf(v.s.opts.Name), firstDisk)}}
 		spec.Append = "console=ttyS0 rdinit=/sbin/ssi panic=-1 quiet loglevel=4 ssi.console=shell"
 	}
 	m, err := v.net.Machine(spec)
@@ -201,14 +202,8 @@ func (v *vmNodes) stateOf(g *guest) State {
 func (v *vmNodes) start(ctx context.Context, g *guest) error {
 	g.op.Lock()
 	defer g.op.Unlock()
-	v.mu.Lock()
-	state, boot := g.state, g.boot
-	v.mu.Unlock()
-	switch {
-	case state != Off:
+	if state := v.stateOf(g); state != Off {
 		return errno.New(errno.Exists, "start", g.n, "it is %s", state)
-	case g.n == 1 && boot > 0:
-		return errno.New(errno.Invalid, "start", 1, "its state was in its memory and went with its power: node 1 of a lab of machines does not come back; `ssi lab%s add` adds another machine", nameFlag(v.s.opts.Name))
 	}
 	select {
 	case v.boots <- struct{}{}:
