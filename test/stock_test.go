@@ -164,7 +164,7 @@ done' </dev/null >/dev/null 2>&1 &`)
 	}
 	for range 3 {
 		before := rounds()
-		c.do(1, "sh", "-c", "kill -9 $(pgrep -P 1 -xf 'ssi mount')")
+		c.killRole(1, "mount")
 		c.eventually("it goes on", func() bool { return rounds() > before+4 })
 	}
 	c.do(1, "touch", "/run/enough")

@@ -157,13 +157,22 @@ func TestViewPlacedHere(t *testing.T) {
 // startAsOne is startAs for the first of these processes of machine 2 whose PID is free here.
 func startAsOne(t *testing.T, command func() *exec.Cmd, names ...string) (*exec.Cmd, int) {
 	t.Helper()
-	pids := remotePIDs(t)
-	var errs []error
+	var pids []int
 	for _, name := range names {
-		pid := pids[name]
+		pid := remotePIDs(t)[name]
 		if b, err := os.ReadFile(file(pid, "comm")); err != nil || string(b) != "sleep\n" {
 			t.Fatalf("%q, %v", b, err)
 		}
+		pids = append(pids, pid)
+	}
+	return startAsFree(t, command, pids...)
+}
+
+// startAsFree is startAs for the first of these numbers that is free here.
+func startAsFree(t *testing.T, command func() *exec.Cmd, pids ...int) (*exec.Cmd, int) {
+	t.Helper()
+	var errs []error
+	for _, pid := range pids {
 		cmd, err := startAs(1, pid, command)
 		if err == nil {
 			return cmd, pid
@@ -210,37 +219,34 @@ func TestViewStandIn(t *testing.T) {
 	}
 	_, end := id.Node(3).Window()
 	for _, c := range []struct {
-		pid   int
+		pids  []int
 		uid   uint32
 		shown string
 	}{
-		{pids["idle5"], 0, "sleep\n"},
-		{pids["idle6"], 1234, standinName + "\n"},
-		{int(end) - 9, 0, ""}, // of a process that nobody knows
-		{int(end) - 8, 1234, standinName + "\n"},
+		{[]int{pids["idle5"], pids["idle16"]}, 0, "sleep\n"},
+		{[]int{pids["idle6"], pids["idle17"]}, 1234, standinName + "\n"},
+		{[]int{int(end) - 100, int(end) - 110, int(end) - 120}, 0, ""}, // of a process that nobody knows
+		{[]int{int(end) - 200, int(end) - 210, int(end) - 220}, 1234, standinName + "\n"},
 	} {
-		cmd, err := startAs(1, c.pid, func() *exec.Cmd {
+		cmd, pid := startAsFree(t, func() *exec.Cmd {
 			cmd := exec.Command(path, "100000")
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: c.uid, Gid: c.uid}}
 			return cmd
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		}, c.pids...)
 		shown := func() string {
-			b, _ := os.ReadFile(file(c.pid, "comm"))
+			b, _ := os.ReadFile(file(pid, "comm"))
 			list, err := os.ReadDir("/proc")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if listed := slices.ContainsFunc(list, func(e os.DirEntry) bool { return e.Name() == strconv.Itoa(c.pid) }); listed != (c.shown != "") {
+			if listed := slices.ContainsFunc(list, func(e os.DirEntry) bool { return e.Name() == strconv.Itoa(pid) }); listed != (c.shown != "") {
 				return fmt.Sprintf("%q, listed %v", b, listed)
 			}
 			return string(b)
 		}
 		within(t, 5*time.Second, func() error {
 			if got := shown(); got != c.shown {
-				return fmt.Errorf("%d of user %d is %s, want %q", c.pid, c.uid, got, c.shown)
+				return fmt.Errorf("%d of user %d is %s, want %q", pid, c.uid, got, c.shown)
 			}
 			return nil
 		})
