@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -84,9 +85,16 @@ func sysfs(t *testing.T, devices map[string]string) string {
 
 func plug(t *testing.T, sys, path, alias string) {
 	t.Helper()
-	dir := filepath.Join(sys, "devices", path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
+	dir, bus := filepath.Join(sys, "devices", path), filepath.Join(sys, "bus/acme/devices")
+	for _, d := range []string{dir, bus} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if filepath.Dir(path) != "system" {
+		if err := os.Symlink(filepath.Join("../../../devices", path), filepath.Join(bus, strings.ReplaceAll(path, "/", "."))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "modalias"), []byte(alias+"\n"), 0o444); err != nil {
 		t.Fatal(err)
@@ -96,7 +104,7 @@ func plug(t *testing.T, sys, path, alias string) {
 // The driver of one device brings another one, and what fails keeps nothing else.
 func TestColdplug(t *testing.T) {
 	sys := sysfs(t, map[string]string{
-		"pci0/1": "pci:v00008086d0000100Esvsdbcsci", "pci0/2": "virtio:d00000002v00001AF4", "cpu": "cpu:type:x86,ven0fam6:feature:,0094,", "x": "nobody:knows",
+		"pci0/1": "pci:v00008086d0000100Esvsdbcsci", "pci0/2": "virtio:d00000002v00001AF4", "system/cpu": "cpu:type:x86,ven0fam6:feature:,0094,", "x": "nobody:knows",
 	})
 	k := &fakeKernel{errs: map[string]error{"crc32c_intel": unix.ENODEV}}
 	k.loaded = func(name string) {
@@ -109,13 +117,13 @@ func TestColdplug(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := k.calls(); got != "crc32c_intel; e1000; of" {
+	if got := k.calls(); got != "e1000; crc32c_intel; of" {
 		t.Errorf("loaded %s", got)
 	}
 	if r.Summary() != "5 devices, 2 modules loaded, 1 failed" || r.Unmatched != 1 {
 		t.Errorf("report: %s, %+v", r.Summary(), r)
 	}
-	if len(r.Failed) != 1 || r.Failed[0].For != "/devices/cpu" || !errors.Is(r.Failed[0].Err, unix.ENODEV) {
+	if len(r.Failed) != 1 || r.Failed[0].For != "/devices/system/cpu" || !errors.Is(r.Failed[0].Err, unix.ENODEV) {
 		t.Errorf("failed: %+v", r.Failed)
 	}
 	if len(r.Loaded) != 2 || r.Loaded[1].For != "/devices/pci0/1/child" {
@@ -128,6 +136,43 @@ func TestColdplug(t *testing.T) {
 	}
 	if _, err := l.Coldplug(t.Context(), filepath.Join(sys, "nosuch")); err == nil {
 		t.Error("no error without sysfs")
+	}
+}
+
+// Nothing below /sys/devices has a modalias but what buses and classes list.
+func TestModaliases(t *testing.T) {
+	walk := func() map[string]bool {
+		found := map[string]bool{}
+		_ = filepath.WalkDir("/sys/devices", func(p string, d fs.DirEntry, err error) error {
+			if err == nil && d.Name() == "modalias" {
+				if b, err := os.ReadFile(p); err == nil && strings.TrimSpace(string(b)) != "" {
+					found[strings.TrimPrefix(filepath.Dir(p), "/sys")] = true
+				}
+			}
+			return nil
+		})
+		return found
+	}
+	before := walk()
+	if len(before) == 0 {
+		t.Skip("skipped: no device here has a modalias")
+	}
+	all, err := modaliases(t.Context(), "/sys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := walk()
+	got := map[string]bool{}
+	for _, d := range all {
+		if got[d.path] {
+			t.Errorf("%s: twice", d.path)
+		}
+		got[d.path] = true
+	}
+	for path := range before {
+		if after[path] && !got[path] { // it was there all the time
+			t.Errorf("%s: missed", path)
+		}
 	}
 }
 
