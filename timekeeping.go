@@ -27,7 +27,7 @@ const (
 	clockMark = runDir + "/clock-was-set"
 	// setClockTime is how long a machine waits for the right time before it asks for
 	// admission: two rounds of questions.
-	setClockTime = 3 * time.Second
+	setClockTime = 5 * time.Second
 	// driftDir is where the drift of the clock is kept, below the state directory.
 	driftDir = "ntp"
 )

@@ -52,12 +52,7 @@ type discipline struct {
 // newDiscipline starts with the frequency correction of an earlier run in parts
 // per million; known is false when there was none.
 func newDiscipline(observe, boot bool, step time.Duration, ppm float64, known bool) *discipline {
-	d := &discipline{observe: observe, boot: boot, step: step, source: -1}
-	if known {
-		d.servo.freq = ppm / 1e6
-		d.servo.n = 3 // the frequency is worth as much as some updates
-	}
-	return d
+	return &discipline{observe: observe, boot: boot, step: step, source: -1, servo: newServo(ppm, known)}
 }
 
 // follow forgets the servers and takes n others.
@@ -160,7 +155,7 @@ func (d *discipline) act(now, dt time.Duration) Action {
 		return d.stepBy(d.offset, note)
 	}
 	d.over, d.panicking = 0, false
-	if turned := d.servo.update(d.offset, dt); turned != 0 {
+	if turned := d.servo.update(d.offset, dt, d.noise()); turned != 0 {
 		for i := range d.filters {
 			d.filters[i].turned(turned, now)
 		}
@@ -168,9 +163,11 @@ func (d *discipline) act(now, dt time.Duration) Action {
 	return Action{Apply: true, Slew: d.servo.offset, Frequency: d.servo.freq * 1e6}
 }
 
+// noise is how far off the offset is, most times.
+func (d *discipline) noise() time.Duration { return d.filters[d.source].noise(d.sample) }
+
 func (d *discipline) stepBy(offset time.Duration, note string) Action {
-	d.servo.stepped()
-	d.servo.loosen()
+	d.servo.stepped(d.noise())
 	d.moved(offset)
 	d.over, d.panicking, d.offset = 0, false, 0
 	return Action{Apply: true, Step: offset, Frequency: d.servo.freq * 1e6, Note: note}

@@ -129,6 +129,37 @@ func TestConverges(t *testing.T) {
 	}
 }
 
+// Over noisy ways the first minutes are good, too: the frequency is not guessed
+// from a few answers.
+func TestFirstMinutes(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		server simServer
+		poll   time.Duration
+		limit  float64 // of 19 clocks of 20
+	}{
+		{"machines of a loaded computer", simServer{base: 300e-6, jitter: 500e-6}, lanPoll, 1e-3},
+		{"internet", simServer{base: 10e-3, jitter: 1e-3}, 64 * time.Second, 4e-3},
+	} {
+		const seeds = 200
+		bad := 0
+		for seed := range uint64(seeds) {
+			s := newSim(t, seed, newDiscipline(false, true, 500*time.Millisecond, 0, false), c.server)
+			s.clock.drift, s.clock.ahead = 20e-6, 5
+			s.runFor(2*time.Second, 2*time.Second)
+			s.worst = 0
+			s.runFor(14*time.Second, 2*time.Second)
+			s.runFor(10*time.Minute, c.poll)
+			if s.worst > c.limit {
+				bad++
+			}
+		}
+		if bad > seeds/20 {
+			t.Errorf("%s: %d of %d clocks are more than %.1f ms off", c.name, bad, seeds, c.limit*1e3)
+		}
+	}
+}
+
 // Without the right to step, an offset below the threshold is slewed and the
 // frequency is not led astray by it.
 func TestSlews(t *testing.T) {

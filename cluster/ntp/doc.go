@@ -8,6 +8,8 @@
 // The core is pure (RFC 5905, reduced to what is needed; now is a monotonic
 // time, chance is not used):
 //
+//   - burst: the node that holds init is asked 4 times in a round; the answer with
+//     the least delay is the sample. Others are asked once.
 //   - filter: of the last 8 samples of a server the one with the least delay
 //     counts, because queues only ever add to a delay (section 10). Stored samples
 //     are corrected by what the clock was moved since.
@@ -16,8 +18,8 @@
 //     is more than half; the others are falsetickers (section 11.2.1). One server is
 //     believed alone; two that contradict each other are both refused. The offset is
 //     the mean of the believed, weighted by 1/distance.
-//   - servo: an alpha-beta filter of offset and frequency whose gains shrink with
-//     the number of updates. It gives a frequency, and a rest to slew.
+//   - servo: a Kalman filter of offset and frequency that becomes an alpha-beta
+//     filter. It gives a frequency, and a rest to slew.
 //
 // The clock is moved by adjtimex(2): the frequency with ADJ_FREQUENCY, the rest
 // with ADJ_OFFSET_SINGLESHOT, 0.5 ms a second. Both stay right when the daemon

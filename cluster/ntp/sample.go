@@ -97,6 +97,20 @@ func (f *filter) jitter(best Sample) time.Duration {
 	return seconds(math.Sqrt(sum / float64(len(f.samples)-1)))
 }
 
+// noise is how far off the best offset is, most times, because of queues on the
+// way: seen from how much longer the others were under way. Unlike jitter it says
+// nothing of the clock. Few samples do not tell; neither are many always alike.
+func (f *filter) noise(best Sample) time.Duration {
+	if len(f.samples) < stages/2 {
+		return best.Delay / 4
+	}
+	var longer time.Duration
+	for _, s := range f.samples {
+		longer += max(s.Delay-best.Delay, 0)
+	}
+	return max(longer/time.Duration(2*len(f.samples)), best.Delay/16)
+}
+
 // moved corrects the samples for a clock that was set forward by d.
 func (f *filter) moved(d time.Duration) {
 	for i := range f.samples {
