@@ -21,7 +21,23 @@ const (
 	// checkedFile tells that the root file system was checked before it was
 	// mounted; initramfs-tools(7) leaves it, too.
 	checkedFile = "/run/initramfs/fsck-root"
+	// rootTime is how long the device of root= may take to appear.
+	rootTime = 2 * time.Minute
 )
+
+// rootLimit is rootwait=SECONDS of the kernel command line, without a value for
+// ever (admin-guide/kernel-parameters.txt), instead of rootTime.
+func rootLimit(c CommandLine) time.Duration {
+	v, ok := c.Get("rootwait")
+	switch seconds, err := strconv.ParseUint(v, 10, 16); {
+	case ok && v == "":
+		return 0
+	case err != nil || seconds == 0:
+		return rootTime
+	default:
+		return time.Duration(seconds) * time.Second
+	}
+}
 
 // inMemory reports whether the root is that of an initramfs.
 func inMemory() bool {
@@ -51,7 +67,7 @@ func (b *boot) findRoot(ctx context.Context, say func(string)) (string, error) {
 	}
 	device, err := b.device(ctx, rootSpec(b.cmdline), say)
 	if err != nil {
-		return "", fmt.Errorf("root=%s: %w", rootSpec(b.cmdline), err)
+		return "", fmt.Errorf("root=%s: %w; is root= of the kernel command line right, and the disk in order?", rootSpec(b.cmdline), err)
 	}
 	b.root.device = device
 	if b.root.kinds, err = b.kindOf(device, first(b.cmdline.Get("rootfstype"))); err != nil {

@@ -178,7 +178,7 @@ func (b *boot) readFstab() {
 func (b *boot) initramfs() []step {
 	return []step{
 		{name: "modules", what: "drivers of the devices", limit: time.Minute, skip: absent(b.o.Coldplug == nil), do: b.o.Coldplug},
-		{name: "root-device", what: "device of the root file system", fatal: true, limit: 2 * time.Minute, do: b.findRoot},
+		{name: "root-device", what: "device of the root file system", fatal: true, limit: rootLimit(b.cmdline), do: b.findRoot},
 		{name: "clock", what: "not before this binary was built", limit: 5 * time.Second, do: b.setClock},
 		{name: "root-check", what: "check of the root file system", fatal: true, do: b.checkNewRoot},
 		{name: "root", what: "the root file system", fatal: true, limit: time.Minute, do: b.mountRoot},
@@ -206,6 +206,7 @@ func (b *boot) system() []step {
 	}
 	return []step{
 		{name: "modules", what: "drivers of the devices", limit: time.Minute, skip: absent(b.o.Coldplug == nil), do: b.o.Coldplug},
+		{name: "memory", what: "enough memory for a node", limit: 5 * time.Second, do: b.checkMemory},
 		{name: "watchdog", what: "hardware watchdog", limit: 10 * time.Second, skip: b.skipWatchdog, do: b.watchdog},
 		{name: "hostname", what: "name of the machine", limit: 5 * time.Second, do: b.setHostname},
 		{name: "clock", what: "not before the last shutdown", limit: 5 * time.Second, do: b.setClock},
