@@ -72,7 +72,7 @@ func New(c Config) *Service {
 	}
 	s := &Service{Config: c, log: c.Log, table: c.Table, shelf: new(loader.Shelf),
 		addresses: &addresses{neighbours: machine.KernelNeighbours{}, of: map[netip.Addr]machine.MAC{}},
-		stock:     &stock{dir: c.Dir, root: c.Root}}
+		stock:     &stock{dir: c.Dir, root: c.Root}, dial: (&net.Dialer{Timeout: dialTime}).DialContext}
 	s.admission = machine.NewAdmission(c.Table, machine.KernelNeighbours{}, c.Log, c.Alarm)
 	return s
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -330,4 +331,81 @@ func TestTakeOver(t *testing.T) {
 		now, _, err := readShared(w.reg.Stale())
 		return err == nil && now.Server == "10.9.0.2:8067" && now.Settings.Enable
 	})
+}
+
+// Damaged boot files are named, never offered, and taken when they are right again.
+func TestDamagedFiles(t *testing.T) {
+	w := newWire(t)
+	n := w.node("s0", "10.9.0.1/24", true)
+	write := func(name string, b []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(n.Dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := archive(1 << 20)
+	for name, b := range map[string][]byte{kernelName: bzImage()[:1500], initramfsName: whole[:len(whole)/2]} {
+		good, err := os.ReadFile(filepath.Join(n.Dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(name, b)
+		stop := n.serve()
+		w.until("it says what is wrong with "+name, func() bool {
+			return strings.Contains(n.said.text(), filepath.Join(n.Dir, name)+" cannot be offered for booting: ")
+		})
+		if _, err := w.dial(t.Context(), "tcp4", "10.9.0.1:8067"); err == nil {
+			t.Error("it serves all the same")
+		}
+		stop()
+		write(name, good)
+	}
+	n.serve()
+	w.until("it serves", func() bool {
+		c, err := w.dial(t.Context(), "tcp4", "10.9.0.1:8067")
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
+}
+
+// A mirror leaves nothing behind of what is not the right file, and says what came.
+func TestMirrorOfGarbage(t *testing.T) {
+	for name, reply := range map[string]func(http.ResponseWriter){
+		"SHA-256":         func(w http.ResponseWriter) { _, _ = w.Write(bytes.Repeat([]byte("x"), 100)) },
+		"unexpected EOF":  func(w http.ResponseWriter) { w.Header().Set("Content-Length", "100"); _, _ = w.Write([]byte("x")) },
+		"HTTP status 503": func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { reply(w) }))
+			defer server.Close()
+			dir := t.TempDir()
+			s := New(Config{Dir: dir, Registry: &memory{store: registry.NewStore()}, Log: slog.New(slog.DiscardHandler)})
+			err := s.fetchAll(t.Context(), &Shared{Server: strings.TrimPrefix(server.URL, "http://"),
+				Files: []File{{Name: kernelName, Size: 100, Sum: strings.Repeat("00", sha256.Size)}}})
+			if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), kernelName) {
+				t.Errorf("it says %v", err)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("left are %v, %v", left, err)
+			}
+		})
+	}
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	s := New(Config{Dir: t.TempDir(), Registry: &memory{store: registry.NewStore()}, Log: slog.New(slog.DiscardHandler)})
+	dials := 0
+	dial := s.dial
+	s.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dials++
+		return dial(ctx, network, addr)
+	}
+	var files []File
+	for _, name := range append(loaderNames(), kernelName, initramfsName) {
+		files = append(files, File{Name: name, Size: 1, Sum: strings.Repeat("00", sha256.Size)})
+	}
+	if err := s.fetchAll(t.Context(), &Shared{Server: strings.TrimPrefix(gone.URL, "http://"), Files: files}); err == nil || dials != 1 {
+		t.Errorf("a node that is gone is asked %d times: %v", dials, err)
+	}
 }

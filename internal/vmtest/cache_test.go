@@ -14,17 +14,21 @@ import (
 )
 
 func TestNewest(t *testing.T) {
-	got := newest([]string{
+	names := []string{
 		"linux-image-6.12-cloud-amd64", "linux-image-6.12.9+deb12-cloud-amd64", "linux-image-6.12.100+deb12-cloud-amd64",
 		"linux-image-6.12.117+deb12-cloud-amd64-dbg", "linux-image-6.12.117+deb12-amd64", "linux-image-6.12.63+deb13-cloud-amd64",
 		"linux-image-6.12.63+deb13.1-cloud-amd64", "linux-image-6.1.0-40-cloud-amd64", "linux-image-6.12.200+deb12-cloud-arm64", "",
-	}, packagePrefix)
+	}
+	got := newest(names, packagePrefix, cloud)
 	want := []string{
 		"linux-image-6.12.100+deb12-cloud-amd64", "linux-image-6.12.63+deb13.1-cloud-amd64",
 		"linux-image-6.12.63+deb13-cloud-amd64", "linux-image-6.12.9+deb12-cloud-amd64",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
+	}
+	if got := newest(names, packagePrefix, generic); !slices.Equal(got, []string{"linux-image-6.12.117+deb12-amd64"}) {
+		t.Errorf("generic: got %q", got)
 	}
 }
 
@@ -54,19 +58,19 @@ func fakeKernel(t *testing.T, cache, version string) string {
 // A kernel that changed in the cache is not used.
 func TestCachedKernel(t *testing.T) {
 	cache := t.TempDir()
-	if _, ok := cachedKernel(t, cache); ok {
+	if _, ok := cachedKernel(t, cache, cloud); ok {
 		t.Error("an empty cache has a kernel")
 	}
 	const old, young = "6.12.9+deb12-cloud-amd64", "6.12.10+deb12-cloud-amd64"
 	fakeKernel(t, cache, old)
 	image := fakeKernel(t, cache, young)
-	if k, ok := cachedKernel(t, cache); !ok || k.Version != young || k.Image != image || !strings.HasSuffix(k.Modules, "/lib/modules/"+young) {
+	if k, ok := cachedKernel(t, cache, cloud); !ok || k.Version != young || k.Image != image || !strings.HasSuffix(k.Modules, "/lib/modules/"+young) {
 		t.Errorf("found %+v", k)
 	}
 	if err := os.WriteFile(image, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if k, ok := cachedKernel(t, cache); !ok || k.Version != old {
+	if k, ok := cachedKernel(t, cache, cloud); !ok || k.Version != old {
 		t.Errorf("found %+v", k)
 	}
 	if _, err := os.Stat(filepath.Join(cache, young)); !errors.Is(err, os.ErrNotExist) {

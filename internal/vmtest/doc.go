@@ -5,7 +5,7 @@
 // machines cannot run, waits until few enough machines run on this computer, and
 // ends everything with the test. If the test failed, the consoles, the captures
 // of all segments and a summary are kept, and the test's output says where.
-// CloudKernel is Debian's 6.12 cloud kernel, fetched once; Binary is ssi, built
+// CloudKernel and GenericKernel are Debian's 6.12 kernels, fetched once; Binary is ssi, built
 // when it changed; Made keeps what else takes long to make; Net.Netns is a network
 // namespace for servers of the test.
 //

@@ -33,12 +33,26 @@ type Kernel struct {
 	Modules string // the directory lib/modules/VERSION
 }
 
+// flavour is the end of a version, which tells what a kernel is made for.
+type flavour string
+
+const (
+	cloud   flavour = "-cloud-amd64" // machines under a hypervisor
+	generic flavour = "-amd64"       // all others, too
+)
+
 // CloudKernel is the newest of Debian's 6.12 cloud kernels for amd64 that is in
 // the cache. If there is none it fetches the newest that apt knows; it skips the
 // test if that cannot be had.
-func CloudKernel(t testing.TB) Kernel {
+func CloudKernel(t testing.TB) Kernel { t.Helper(); return kernelOf(t, "kernel", cloud) }
+
+// GenericKernel is the same for the kernel of ordinary computers, which is three
+// times as large.
+func GenericKernel(t testing.TB) Kernel { t.Helper(); return kernelOf(t, "kernel-generic", generic) }
+
+func kernelOf(t testing.TB, name string, what flavour) Kernel {
 	t.Helper()
-	dir := cacheDir(t, "kernel")
+	dir := cacheDir(t, name)
 	ctx, cancel := testContext(t)
 	defer cancel()
 	held, err := lock(ctx, cacheDir(t, "locks"), "kernel")
@@ -46,12 +60,12 @@ func CloudKernel(t testing.TB) Kernel {
 		t.Fatalf("kernel of the machines: %v", err)
 	}
 	defer held.Close()
-	if k, ok := cachedKernel(t, dir); ok {
+	if k, ok := cachedKernel(t, dir, what); ok {
 		return k
 	}
 	ctx, cancel = context.WithTimeout(ctx, downloadTime)
 	defer cancel()
-	k, err := fetchKernel(ctx, dir)
+	k, err := fetchKernel(ctx, dir, what)
 	if err != nil {
 		t.Skipf("skipped: no kernel for the machines: %v", err)
 	}
@@ -60,7 +74,7 @@ func CloudKernel(t testing.TB) Kernel {
 
 // cachedKernel is the newest whole kernel in the cache. What is not whole it
 // removes.
-func cachedKernel(t testing.TB, dir string) (Kernel, bool) {
+func cachedKernel(t testing.TB, dir string, what flavour) (Kernel, bool) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -70,7 +84,7 @@ func cachedKernel(t testing.TB, dir string) (Kernel, bool) {
 	for _, e := range entries {
 		versions = append(versions, e.Name())
 	}
-	for _, v := range newest(versions, "") {
+	for _, v := range newest(versions, "", what) {
 		k, err := openKernel(filepath.Join(dir, v), v)
 		if err == nil {
 			return k, true
@@ -115,10 +129,10 @@ func isDir(path string) bool {
 
 const packagePrefix = "linux-image-"
 
-// newest are the names of 6.12 cloud kernels, the newest first; other names are
+// newest are the names of 6.12 kernels of a flavour, the newest first; other names are
 // left out. Names are a prefix and a version, such as 6.12.100+deb12-cloud-amd64.
-func newest(names []string, prefix string) []string {
-	re := regexp.MustCompile(`^` + regexp.QuoteMeta(prefix) + `6\.12\.(\d+)\+deb(\d+)(?:\.(\d+))?-cloud-amd64$`)
+func newest(names []string, prefix string, what flavour) []string {
+	re := regexp.MustCompile(`^` + regexp.QuoteMeta(prefix) + `6\.12\.(\d+)\+deb(\d+)(?:\.(\d+))?` + regexp.QuoteMeta(string(what)) + `$`)
 	type kernel struct {
 		name    string
 		version [3]int
@@ -145,8 +159,8 @@ func newest(names []string, prefix string) []string {
 
 // fetchKernel downloads the newest kernel package, which apt verifies, and
 // unpacks it without running its scripts.
-func fetchKernel(ctx context.Context, dir string) (Kernel, error) {
-	out, err := run(ctx, "", "apt-cache", "search", "--names-only", `^linux-image-6\.12\..*-cloud-amd64$`)
+func fetchKernel(ctx context.Context, dir string, what flavour) (Kernel, error) {
+	out, err := run(ctx, "", "apt-cache", "search", "--names-only", `^linux-image-6\.12\..*`+string(what)+"$")
 	if err != nil {
 		return Kernel{}, err
 	}
@@ -155,9 +169,9 @@ func fetchKernel(ctx context.Context, dir string) (Kernel, error) {
 		name, _, _ := strings.Cut(line, " ")
 		names = append(names, name)
 	}
-	names = newest(names, packagePrefix)
+	names = newest(names, packagePrefix, what)
 	if len(names) == 0 {
-		return Kernel{}, errors.New("apt knows no package linux-image-6.12.*-cloud-amd64: add Debian 12's backports, or Debian 13, to its sources and run apt-get update")
+		return Kernel{}, fmt.Errorf("apt knows no package linux-image-6.12.*%s: add Debian 12's backports, or Debian 13, to its sources and run apt-get update", what)
 	}
 	var errs []error
 	for _, name := range names[:min(tryKernels, len(names))] {

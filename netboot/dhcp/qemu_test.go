@@ -91,18 +91,21 @@ func TestBootIPXE(t *testing.T) {
 	}
 }
 
+// ovmf is the firmware of UEFI.
+func ovmf(t *testing.T) string {
+	for _, path := range []string{"/usr/share/ovmf/OVMF.fd", "/usr/share/qemu/OVMF.fd"} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	t.Skip("no OVMF.fd on this machine")
+	return ""
+}
+
 // The PXE of UEFI, without iPXE, asks by TFTP for the loader that it was told of,
 // from our own pool and by proxy.
 func TestBootUEFI(t *testing.T) {
-	ovmf := ""
-	for _, path := range []string{"/usr/share/ovmf/OVMF.fd", "/usr/share/qemu/OVMF.fd"} {
-		if _, err := os.Stat(path); err == nil && ovmf == "" {
-			ovmf = path
-		}
-	}
-	if ovmf == "" {
-		t.Skip("no OVMF.fd on this machine")
-	}
+	firmware := ovmf(t)
 	for _, mode := range []string{"own pool", "proxy"} {
 		t.Run(mode, func(t *testing.T) {
 			w := newWires(t, 2)
@@ -117,7 +120,7 @@ func TestBootUEFI(t *testing.T) {
 			}
 			defer tftp.Close()
 			start(t, cfg, nil)
-			powerOn(t, "-bios", ovmf, "-device", "virtio-net-pci,netdev=n0,romfile=,mac="+mac(2).String())
+			powerOn(t, "-bios", firmware, "-device", "virtio-net-pci,netdev=n0,romfile=,mac="+mac(2).String())
 			if err := tftp.SetReadDeadline(time.Now().Add(powerOnTime)); err != nil {
 				t.Fatal(err)
 			}
@@ -127,5 +130,37 @@ func TestBootUEFI(t *testing.T) {
 				t.Errorf("request %.60q, %v", buf[:n], err)
 			}
 		})
+	}
+}
+
+// The HTTP boot of UEFI asks for the image that it was told of. Its PXE, which would
+// come first, is switched off.
+func TestBootUEFIHTTP(t *testing.T) {
+	firmware := ovmf(t)
+	newWires(t, 2)
+	cfg, _ := netConfig(nil)
+	l, err := net.Listen("tcp4", "10.77.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	start(t, cfg, nil)
+	powerOn(t, "-bios", firmware, "-device", "virtio-net-pci,netdev=n0,romfile=,mac="+mac(2).String(),
+		"-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
+	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(powerOnTime)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatalf("nothing is fetched: %v", err)
+	}
+	defer c.Close()
+	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1000)
+	n, err := c.Read(buf)
+	if err != nil || !strings.HasPrefix(string(buf[:n]), "HEAD /ssi.efi ") {
+		t.Errorf("request %.100q, %v", buf[:n], err)
 	}
 }

@@ -358,7 +358,7 @@ func TestLimits(t *testing.T) {
 			t.Fatalf("transfer %d: %q", i, b)
 		}
 		m.send(rrq(opRead, "f", "octet")) // twice from one port is once
-		m.second() // its address is real
+		m.second()                        // its address is real
 		all = append(all, m)
 	}
 	m := newMachine(t, s)
