@@ -152,3 +152,36 @@ func FuzzTree(f *testing.F) {
 		}
 	})
 }
+
+// A file that was checked elsewhere is known by its sum, and until it is another one.
+func TestKnown(t *testing.T) {
+	path := write(t, "kernel", []byte("the kernel"))
+	if _, err := Known(path, sha256.Sum256([]byte("another"))); !errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), path) {
+		t.Errorf("another content: %v", err)
+	}
+	e, err := Known(path, sha256.Sum256([]byte("the kernel")))
+	if err != nil || !e.Fresh() || e.Size() != 10 {
+		t.Fatalf("got %+v, %v", e, err)
+	}
+	if (Entry{}).Fresh() {
+		t.Error("no entry is fresh")
+	}
+	if !entry(t, "text").Fresh() {
+		t.Error("what is in memory is not fresh")
+	}
+	if err := os.WriteFile(path, []byte("the kernel is another one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if e.Fresh() {
+		t.Error("a file that was written is fresh")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if e.Fresh() {
+		t.Error("a file that is gone is fresh")
+	}
+	if _, err := Known(path, e.Sum()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is gone: %v", err)
+	}
+}
