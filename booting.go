@@ -24,6 +24,7 @@ import (
 
 // newNetboot makes the service that boots other machines. c is set before it runs.
 func (n *nodeRole) newNetboot(c *cluster.Cluster, table *machine.Table) *netboot.Service {
+	table.Classes = initramfs.Classes()
 	return netboot.New(netboot.Config{
 		Settings: n.cfg.Netboot, Dir: filepath.Join(n.cfg.StateDir, bootFilesDir),
 		Make: makeBootFiles, Address: n.bootAddress,
@@ -38,8 +39,11 @@ func (n *nodeRole) newNetboot(c *cluster.Cluster, table *machine.Table) *netboot
 const bootFilesDir = "netboot"
 
 // makeBootFiles has the role bootfiles do its work.
-func makeBootFiles(ctx context.Context) error {
+func makeBootFiles(ctx context.Context, class string) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "bootfiles")
+	if class != "" {
+		cmd.Args = append(cmd.Args, class)
+	}
 	cmd.Stderr = os.Stderr
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
@@ -48,9 +52,9 @@ func makeBootFiles(ctx context.Context) error {
 	return nil
 }
 
-// runBootFiles is the role bootfiles: it makes what machines boot, with the
-// processor time that nobody else wants.
-func runBootFiles() int {
+// runBootFiles is the role bootfiles: it makes what machines boot, or what those of
+// the hardware class args do, with the processor time that nobody else wants.
+func runBootFiles(args []string) int {
 	log := roleLog("bootfiles", "info")
 	const nicest = 19
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nicest); err != nil {
@@ -63,14 +67,15 @@ func runBootFiles() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
+	class := strings.Join(args, " ")
 	began := time.Now()
-	built, news, err := netboot.MakeFiles(ctx, filepath.Join(cfg.StateDir, bootFilesDir), "/", cfg.Netboot, describeInitramfs())
+	built, news, err := netboot.MakeFiles(ctx, filepath.Join(cfg.StateDir, bootFilesDir), "/", cfg.Netboot, class, describeInitramfs())
 	if err != nil {
 		log.Error("bootfiles", "err", err)
 		return 1
 	}
 	if news {
-		log.Info("initramfs made", "kernel", built.Version, "bytes", built.Size, "modules", len(built.Modules), "after", time.Since(began))
+		log.Info("initramfs made", "class", class, "kernel", built.Version, "bytes", built.Size, "modules", len(built.Modules), "after", time.Since(began))
 	}
 	return 0
 }

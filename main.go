@@ -63,7 +63,7 @@ func table() []applet.Entry {
 		role("getty", "serves a login on a console", func(args []string) int { return boot.RunGetty(roleLog("getty", "info"), args) }),
 		role("initctl", "takes the requests of shutdown(8) and reboot(8) of the distribution", func([]string) int { return boot.RunInitctl(roleLog("initctl", "info")) }),
 		role("node", "the node daemon", func([]string) int { return runNode(version) }),
-		role("bootfiles", "makes what other machines boot", func([]string) int { return runBootFiles() }),
+		role("bootfiles", "makes what other machines boot", runBootFiles),
 		role("mount", "serves the clusterwide /proc", func([]string) int { return procfs.Run(roleLog("mount", "info")) }),
 		role("spawn", "creates the processes of users", func([]string) int { return runSpawn() }),
 		role(spawn.SessionRole, "leads the session of a terminal", spawn.RunSession),

@@ -29,6 +29,11 @@ type term struct {
 	server   netip.AddrPort // of HTTP
 	boot     loader.Boot    // without what is particular to a machine
 	unify    func() error   // makes the unified kernel image; nil if it is there
+	release  string         // of the kernel
+	makes    bool           // this node makes the boot files, and those of classes
+	// entries are the boot files; after fill they are those of the goroutine that
+	// makes more of them.
+	entries map[string]loader.Entry
 }
 
 // loaders says what the firmwares are sent now.
@@ -137,6 +142,7 @@ func (t *term) of(ip netip.Addr) loader.Boot {
 			boot.Cmdline = append(boot.Cmdline, loader.Param{Key: "ssi.name", Value: answer.Machine.Name})
 		}
 		boot.Cmdline = append(boot.Cmdline, params(answer.Machine.Args)...)
+		boot.Initramfs = t.initramfs(answer.Machine.Class)
 	}
 	return boot
 }

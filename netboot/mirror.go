@@ -12,7 +12,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"ssi/netboot/loader"
@@ -94,7 +93,7 @@ func (s *Service) fetchAll(ctx context.Context, shared *Shared) error {
 	defer client.CloseIdleConnections()
 	var errs []error
 	for _, f := range shared.Files {
-		if f.Name != path.Base(f.Name) || !slices.Contains(append(loaderNames(), kernelName, initramfsName), f.Name) || f.Size > loader.MaxImage {
+		if f.Name != path.Base(f.Name) || !isBootFile(f.Name) || f.Size > loader.MaxImage {
 			errs = append(errs, fmt.Errorf("registry key %s: %.80q is no boot file", keyShared, f.Name))
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"strconv"
@@ -38,9 +39,9 @@ type Config struct {
 	Settings config.Netboot // of this node; without Enable those of the cluster count
 	Dir      string         // where the boot files are kept
 	Root     string         // where kernel, modules and loaders are installed; "" is "/"
-	// Make calls MakeFiles for this node's settings, in another process: it takes
-	// long, and memory that the daemon would not give back.
-	Make func(ctx context.Context) error
+	// Make calls MakeFiles for this node's settings and a hardware class, in another
+	// process: it takes long, and memory that the daemon would not give back.
+	Make func(ctx context.Context, class string) error
 	// Address is the interface of this machine to serve on, and its address there;
 	// name is the configured interface, "" for that of the cluster.
 	Address  func(name string) (ifname string, addr netip.Prefix, err error)
@@ -184,7 +185,11 @@ func (s *Service) serve(ctx context.Context) error {
 	}
 	if err == nil {
 		g.Go(func() error { s.admission.Run(ctx); return nil })
-		g.Go(func() error { t.unifyLater(); return nil })
+		g.Go(func() error {
+			t.unifyLater()
+			t.followClasses(ctx)
+			return nil
+		})
 		if settings.Unknown == config.UnknownApprove {
 			g.Go(func() error { s.approve(ctx); return nil })
 		}
@@ -197,8 +202,10 @@ func (s *Service) serve(ctx context.Context) error {
 
 // fill makes or checks the boot files and puts them on the shelf.
 func (t *term) fill(ctx context.Context) error {
-	if t.Settings.Enable && t.stock.installed(t.settings) {
-		if err := t.Make(ctx); err != nil {
+	own := t.Settings.Enable && t.stock.installed(t.settings)
+	t.makes = own && !t.stock.given()
+	if own {
+		if err := t.Make(ctx, ""); err != nil {
 			return err
 		}
 		if shared, _, err := readShared(t.Registry.Stale()); err == nil && shared != nil {
@@ -217,7 +224,8 @@ func (t *term) fill(ctx context.Context) error {
 	}
 	cmdline := loader.Cmdline{{Key: "rdinit", Value: "/sbin/ssi"}, {Key: "panic", Value: "-1"}, {Key: "ssi.cluster", Value: "http://" + t.server.String()}}
 	t.boot = loader.Boot{Server: t.server, Kernel: kernelName, Initramfs: initramfsName, Script: scriptName, BootIF: true, Cmdline: append(cmdline, params(t.settings.Cmdline)...)}
-	files := listFiles(entries)
+	t.entries, t.release = entries, k.Version
+	t.addClasses()
 	t.unify = func() error {
 		if err := t.stock.unified(entries, t.boot, k.Version); err != nil {
 			return err
@@ -233,7 +241,15 @@ func (t *term) fill(ctx context.Context) error {
 		}
 		t.unify = nil
 	}
-	return t.share(ctx, Shared{Settings: t.settings, Server: t.server.String(), Release: k.Version, Files: files})
+	return t.publish(ctx)
+}
+
+// publish tells the other nodes which boot files there are: not the unified kernel
+// image, which names this server.
+func (t *term) publish(ctx context.Context) error {
+	entries := maps.Clone(t.entries)
+	delete(entries, ukiName)
+	return t.share(ctx, Shared{Settings: t.settings, Server: t.server.String(), Release: t.release, Files: listFiles(entries)})
 }
 
 func (t *term) put(entries map[string]loader.Entry) error {

@@ -117,7 +117,7 @@ func (w *wire) node(ifname, addr string, enable bool) *node {
 	n.Service = New(Config{
 		Settings: config.Netboot{Enable: enable, Mode: config.ModePool, Unknown: config.UnknownWait, Range: "10.9.0.100-10.9.0.199", HTTPPort: config.HTTPPort},
 		Dir:      filepath.Join(w.t.TempDir(), "netboot"), Root: w.t.TempDir(), Capable: true,
-		Make:     func(context.Context) error { return nil },
+		Make:     func(context.Context, string) error { return nil },
 		Address:  func(string) (string, netip.Prefix, error) { return ifname, p, nil },
 		Registry: w.reg, Table: machine.NewTable(w.reg, oneNode{}), Log: slog.New(slog.NewTextHandler(n.said, nil)), Alarm: func(string) {},
 		Watch: func(string, uint64) (*registry.Watch, error) { return nil, errors.New("not in this test") },

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -68,9 +69,9 @@ func (s *stock) modules(c config.Netboot, release string) string {
 	return filepath.Join(s.root, "/lib/modules", release)
 }
 
-// make makes kernel and initramfs from what is installed on this machine, unless
-// they were made of the same before.
-func (s *stock) make(ctx context.Context, c config.Netboot, conf initramfs.Config) (built initramfs.Result, news bool, err error) {
+// make makes kernel and initramfs from what is installed on this machine, or the
+// initramfs of a class, unless they were made of the same before.
+func (s *stock) make(ctx context.Context, c config.Netboot, class string, conf initramfs.Config) (built initramfs.Result, news bool, err error) {
 	if s.given() {
 		return built, false, nil
 	}
@@ -79,7 +80,10 @@ func (s *stock) make(ctx context.Context, c config.Netboot, conf initramfs.Confi
 		return built, false, err
 	}
 	conf.Kernel, conf.Tree, conf.Root = kernel, modules, s.root
-	conf.Classes = append(conf.Classes, c.Classes...)
+	if class != "" {
+		conf.Classes = []string{class}
+	}
+	conf.Classes = append(slices.Clone(conf.Classes), c.Classes...)
 	for _, path := range c.Include {
 		conf.Programs = append(conf.Programs, initramfs.Program{Source: path})
 	}
@@ -87,22 +91,31 @@ func (s *stock) make(ctx context.Context, c config.Netboot, conf initramfs.Confi
 	if err != nil {
 		return built, false, err
 	}
-	if old, err := os.ReadFile(s.path(stampName)); err == nil && string(old) == stamp {
+	if old, err := os.ReadFile(s.path(classStamp(class))); err == nil && string(old) == stamp {
 		return built, false, nil
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return built, false, err
 	}
-	if err := os.Remove(s.path(stampName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(s.path(classStamp(class))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return built, false, err
 	}
-	if built, err = initramfs.Build(ctx, conf, s.path(initramfsName)); err != nil {
+	if class == "" {
+		for _, c := range initramfs.Classes() { // they are of what was before
+			if err := s.drop(c); err != nil {
+				return built, false, err
+			}
+		}
+	}
+	if built, err = initramfs.Build(ctx, conf, s.path(classImage(class))); err != nil {
 		return built, false, err
 	}
-	if err := install(kernel, s.path(kernelName)); err != nil {
-		return built, false, err
+	if class == "" {
+		if err := install(kernel, s.path(kernelName)); err != nil {
+			return built, false, err
+		}
 	}
-	return built, true, write(s.path(stampName), []byte(stamp))
+	return built, true, write(s.path(classStamp(class)), []byte(stamp))
 }
 
 // stampOf describes what an initramfs is made of: its description, and size and
@@ -131,9 +144,13 @@ func stampOf(c initramfs.Config) (string, error) {
 
 // MakeFiles makes kernel and initramfs in dir from what is installed below root,
 // as the settings and conf say, unless that was done already; news says that it was not.
-// It takes a minute of a slow processor.
-func MakeFiles(ctx context.Context, dir, root string, c config.Netboot, conf initramfs.Config) (built initramfs.Result, news bool, err error) {
-	return (&stock{dir: dir, root: root}).make(ctx, c, conf)
+// With a hardware class it makes only the initramfs of that, in place of conf's
+// classes. It takes a minute of a slow processor.
+func MakeFiles(ctx context.Context, dir, root string, c config.Netboot, class string, conf initramfs.Config) (built initramfs.Result, news bool, err error) {
+	if class != "" && !slices.Contains(initramfs.Classes(), class) {
+		return built, false, fmt.Errorf("hardware class %.64q is not known: use %s", class, strings.Join(initramfs.Classes(), ", "))
+	}
+	return (&stock{dir: dir, root: root}).make(ctx, c, class, conf)
 }
 
 func (s *stock) path(name string) string { return filepath.Join(s.dir, name) }

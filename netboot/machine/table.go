@@ -3,6 +3,8 @@ package machine
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +39,10 @@ type Cluster interface {
 
 // Table is the table of machines as a daemon uses it.
 type Table struct {
+	// Classes are the hardware classes that a machine may be given; nil takes any.
+	// It is set before the table is used.
+	Classes []string
+
 	reg     Registry
 	cluster Cluster
 	now     func() time.Time
@@ -89,6 +95,9 @@ func (t *Table) edit(ctx context.Context, f func(*Book) error) error {
 		if err := f(book); err != nil {
 			return err
 		}
+		if err := t.checkClasses(book, old); err != nil {
+			return err
+		}
 		checks, ops := book.diff(old)
 		if len(ops) == 0 {
 			return nil
@@ -99,6 +108,27 @@ func (t *Table) edit(ctx context.Context, f func(*Book) error) error {
 		}
 	}
 	return errno.New(errno.Unavailable, "machine", 0, "too many others change the table of machines at once; try again")
+}
+
+// checkClasses refuses a class that nobody makes an initramfs for. One that was
+// given before, by a node with another ssi, stays.
+func (t *Table) checkClasses(book, old *Book) error {
+	given := map[string]bool{"": true, old.next.Spec.Class: true}
+	for _, m := range old.Machines() {
+		given[m.Class] = true
+	}
+	check := func(class string) error {
+		if t.Classes == nil || given[class] || slices.Contains(t.Classes, class) {
+			return nil
+		}
+		return invalid("%.64q is no hardware class: use %s, or none for a machine that has the common drivers", class, strings.Join(t.Classes, ", "))
+	}
+	for _, m := range book.Machines() {
+		if err := check(m.Class); err != nil {
+			return err
+		}
+	}
+	return check(book.next.Spec.Class)
 }
 
 // editOne is edit for what returns one machine.
