@@ -14,6 +14,7 @@ import (
 
 	"ssi/cluster/member"
 	"ssi/internal/id"
+	"ssi/internal/netconf"
 	"ssi/vproc/procfs"
 )
 
@@ -25,6 +26,7 @@ type procCluster struct {
 	view  *member.View // of now
 	now   *procfs.Cluster
 	level levelList
+	links linkEvents
 	where *places
 }
 
@@ -34,9 +36,10 @@ func (p *procCluster) Watch() (*procfs.Cluster, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	hidden := p.where.ownStandIns()
-	if p.level.look(loadLevelPath, time.Now()) || p.view != view || !slices.Equal(p.now.Hidden, hidden) { // it is asked far more often than anything changes
+	news := p.links.look(p.c.Registry().Stale())
+	if p.level.look(loadLevelPath, time.Now()) || news || p.view != view || !slices.Equal(p.now.Hidden, hidden) { // it is asked far more often than anything changes
 		p.view = view
-		p.now = &procfs.Cluster{Self: uint32(p.c.Self()), Files: append(clusterFiles(view, p.c.Self()), p.level.file), Hidden: hidden}
+		p.now = &procfs.Cluster{Self: uint32(p.c.Self()), Files: append(clusterFiles(view, p.c.Self(), p.links.all), p.level.file), Hidden: hidden}
 		for _, n := range upNodes(view) {
 			p.now.Up = append(p.now.Up, uint32(n))
 		}
@@ -91,12 +94,12 @@ func regularFile(path string, limit int64) []byte {
 	return b
 }
 
-// maxEvents is how many transitions /proc/cluster/events has.
+// maxEvents is how many transitions and how many changes of links /proc/cluster/events has.
 const maxEvents = 100
 
 // clusterFiles is the files of /proc/cluster: tables with a head, as
 // /proc/swaps is one, columns divided by blanks, and what may contain blanks last.
-func clusterFiles(v *member.View, self id.Node) []*procfs.File {
+func clusterFiles(v *member.View, self id.Node, links []nodeLinkEvent) []*procfs.File {
 	return []*procfs.File{
 		{Name: "self", Content: fmt.Appendf(nil, "%d\n", self)},
 		{Name: "nodes", Content: columns("NODE\tSTATE\tINIT\tNAME\tADDRESS\tSINCE\tCAUSE", func(row func(cells ...any)) {
@@ -109,15 +112,38 @@ func clusterFiles(v *member.View, self id.Node) []*procfs.File {
 			}
 		})},
 		{Name: "events", Content: columns("EPOCH\tTIME\tNODE\tFROM\tTO\tCAUSE", func(row func(cells ...any)) {
+			links := links[max(0, len(links)-maxEvents):]
 			for _, t := range v.History[max(0, len(v.History)-maxEvents):] {
+				for len(links) > 0 && links[0].Wall < t.Wall {
+					linkRow(row, links[0])
+					links = links[1:]
+				}
 				if t.Init {
 					row(t.Epoch, stamp(t.Wall), t.Node, "-", "init", orDash(t.Cause))
 				} else {
 					row(t.Epoch, stamp(t.Wall), t.Node, t.From, t.To, orDash(t.Cause))
 				}
 			}
+			for _, l := range links {
+				linkRow(row, l)
+			}
 		})},
 	}
+}
+
+// linkRow tells of a link; its time is that of its node.
+func linkRow(row func(cells ...any), l nodeLinkEvent) {
+	from, to, what := "up", "down", "link "+l.Link
+	if l.State == netconf.StateUp {
+		from, to = to, from
+	}
+	if l.Master != "" {
+		what += " of " + l.Master
+	}
+	if to != l.State {
+		what += ": " + l.State
+	}
+	row("-", stamp(l.Wall), l.node, from, to, what)
 }
 
 // stamp is a wall clock in nanoseconds since 1970 as RFC 3339 has it, in UTC.

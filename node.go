@@ -209,6 +209,7 @@ type parts struct {
 	machines *machine.Table
 	netboot  *netboot.Service
 	clock    *timekeeping
+	machine  *machineView
 
 	restart context.CancelCauseFunc // set by serve
 
@@ -237,9 +238,12 @@ func (n *nodeRole) assemble() (p *parts, err error) {
 			return nil, err
 		}
 	}
+	others := otherAddrs(n.cfg, addr)
+	p.machine = &machineView{cfg: n.cfg, addrs: append([]string{addr}, others...), machine: n.machine, log: n.log}
 	p.cluster, err = cluster.New(cluster.Config{
 		Dir: n.cfg.StateDir, RunDir: runDir, HooksDir: n.cfg.HooksDir, MaxVoters: n.cfg.MaxVoters, Log: n.log,
-		Info:      member.Info{Name: name, Addr: addr, Capable: n.cfg.Capable, Classes: n.cfg.Classes},
+		Machine:   p.machine.encoded,
+		Info:      member.Info{Name: name, Addr: addr, Others: others, Capable: n.cfg.Capable, Classes: n.cfg.Classes},
 		OnServing: p.onServing,
 		OnGone: func(node id.Node, cause string) {
 			p.rexec.PeerDown(node, cause)
@@ -328,7 +332,7 @@ func (p *parts) assembleAPI() {
 	local.Register(p.api)
 	p.api.Handle(api.ExecRun, p.rexec.HandleAPI)
 	c := &control.Control{
-		Cluster: p.cluster, Strays: p.window.Strays, Time: p.clock.status, Machines: p.listMachines,
+		Cluster: p.cluster, Strays: p.window.Strays, Time: p.clock.status, Machines: p.listMachines, Reports: p.reports,
 		Loads: func(ctx context.Context) map[id.Node]int {
 			loads := map[id.Node]int{}
 			for _, l := range local.Loads(ctx, nodes.Nodes(), loadTimeout).Loads {
@@ -365,6 +369,7 @@ func (p *parts) serve(ctx context.Context) error {
 	wg.Go(func() { p.netboot.Mirror(run) })
 	wg.Go(func() { p.clock.follow(run, p.cluster.Members(), p.cluster.Serving()) })
 	wg.Go(func() { p.fenceLeftovers(run) })
+	wg.Go(func() { p.watchLinks(run) })
 	wg.Go(func() {
 		if err := p.space.serve(run); err != nil {
 			stop(err)

@@ -28,10 +28,15 @@ SHUTDOWN (takes no new work), GOINGDOWN (leaves in order), KCLEANUP and UCLEANUP
 (gone; its traces are removed, then the hooks of nodedown.d run), DOWN. A number
 that was never used is NEVERUP.
 
+With -v, a table has the network links of the nodes: those that are configured or
+that the nodes talk over, members of bonds, their speed, frames with errors, how
+often they lost their carrier, and what they wait for. Another has how machines
+whose init is ssi started: the phases that took longest, and those that failed.
+
 The answer is what this node knows. A node that lost contact says so on stderr;
 what it shows is then old.`,
 		Example: `  cluster              a line for each node
-  cluster -v           with causes, clocks, machines that boot, and the cluster itself
+  cluster -v           with causes, clocks, links, boots, and the cluster itself
   cluster -V 2         node 2 as "key: value" lines
   cluster --json       everything, for programs
   cluster events       follow the cluster`,
@@ -59,7 +64,7 @@ what it shows is then old.`,
 			return printNodes(env.Stdout, s, env.Now())
 		},
 	}
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also the cluster itself, causes, phases, clocks and machines that boot")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also the cluster itself, causes, phases, clocks, network links, and how machines boot")
 	cmd.Flags().BoolVarP(&keys, "keys", "V", false, "\"key: value\" lines of the nodes given, or of all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print everything as JSON")
 	exclusive(cmd, "verbose", "keys", "json")
@@ -157,7 +162,13 @@ func printVerbose(env *Env, s *api.ClusterStatus) error {
 		}
 		fmt.Fprintf(tw, "%d\t%d\t%s\t%s\t%s\t%s\n", n.Node, n.Transition, stamp(n.Since), clockText(n), orDash(strings.Join(n.Classes, ",")), orDash(cause))
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	if err := printLinks(env.Stdout, s, env.Now()); err != nil {
+		return err
+	}
+	return printBoots(env.Stdout, s)
 }
 
 func strays(s *api.ClusterStatus) string {
@@ -262,6 +273,9 @@ func printNodeKeys(cmd *cobra.Command, env *Env, s *api.ClusterStatus, num id.No
 	}
 	line("Name", "%s", n.Name)
 	line("Address", "%s", n.Addr)
+	if len(n.Others) > 0 {
+		line("Other addresses", "%s", strings.Join(n.Others, " "))
+	}
 	line("Init node", "%s", initText(n))
 	line("Role", "%s", roleText(n))
 	line("Incarnation", "%016x", uint64(n.Incarnation))

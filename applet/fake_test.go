@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -160,9 +161,10 @@ func cannedStatus() api.ClusterStatus {
 		},
 		Nodes: []api.NodeInfo{
 			{Node: 1, Name: "node1", Addr: "10.85.0.1:1985", State: api.Up, Role: api.RoleVoter, Capable: true, Init: true, Classes: []string{"web"},
-				Incarnation: 0xabc, Transition: 3, Since: at(2*time.Hour + 3*time.Minute), Cause: "ready", Load: load(12)},
+				Incarnation: 0xabc, Transition: 3, Since: at(2*time.Hour + 3*time.Minute), Cause: "ready", Load: load(12), Machine: cannedMachine()},
 			{Node: 2, Name: "node2", Addr: "10.85.0.2:1985", State: api.Up, Role: api.RoleVoter, Capable: true, Classes: []string{"web", "db"},
-				Incarnation: 0xdef, Transition: 7, Since: at(65 * time.Second), Cause: "ready", Load: load(3), ClockOffset: &offset},
+				Incarnation: 0xdef, Transition: 7, Since: at(65 * time.Second), Cause: "ready", Load: load(3), ClockOffset: &offset, Others: []string{"10.86.0.2:1985"},
+				Machine: &api.MachineReport{Links: []api.LinkInfo{{Name: "eth0", Kind: "veth", State: "up", Speed: 10000, Interconnect: true}}}},
 			{Node: 3, Name: "node3", Addr: "10.85.0.3:1985", State: api.Down, Role: api.RoleClient,
 				Transition: 12, Since: at(26 * time.Hour), Cause: "no contact for 1.3s"},
 			{Node: 4, Name: "node4", Addr: "10.85.0.4:1985", State: api.ComingUp, Role: api.RoleClient,
@@ -171,7 +173,7 @@ func cannedStatus() api.ClusterStatus {
 	}
 }
 
-// answer is the status; loads and clocks only if they were asked for.
+// answer is the status; what is measured only if they were asked for.
 func (d *fakeDaemon) answer(p api.StatusParams) api.ClusterStatus {
 	s := d.status
 	if p.Measure {
@@ -179,9 +181,28 @@ func (d *fakeDaemon) answer(p api.StatusParams) api.ClusterStatus {
 	}
 	s.Nodes = slices.Clone(s.Nodes)
 	for i := range s.Nodes {
-		s.Nodes[i].Load, s.Nodes[i].ClockOffset = nil, nil
+		s.Nodes[i].Load, s.Nodes[i].ClockOffset, s.Nodes[i].Machine = nil, nil, nil
 	}
 	return s
+}
+
+// cannedMachine has a bond that lost a link, and started badly.
+func cannedMachine() *api.MachineReport {
+	return &api.MachineReport{
+		Links: []api.LinkInfo{
+			{Name: "ic0", Kind: "bond", State: "up", Speed: 1000, Interconnect: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.85.0.1/24")},
+				Mode: "active-backup", Active: "eth1"},
+			{Name: "eth0", State: "no carrier", Master: "ic0", Losses: 3, Errors: 17, Dropped: 2},
+			{Name: "eth1", State: "up", Speed: 100, Master: "ic0"},
+			{Name: "eth2", State: "missing", Why: "there is no interface eth2", Since: now().Add(-90 * time.Second)},
+		},
+		Boot: &api.BootInfo{Stage: "system", State: "done", Took: 12340 * time.Millisecond, Phases: []api.BootPhase{
+			{Name: "modules", State: "done", Took: 5740 * time.Millisecond},
+			{Name: "mounts", State: "done", Took: 1200 * time.Millisecond},
+			{Name: "swap", State: "failed", Took: 30 * time.Millisecond, Why: "/dev/sdb2: no such device"},
+			{Name: "sysctl", State: "skipped", Why: "there is none"},
+		}},
+	}
 }
 
 func cannedHistory() []api.Transition {

@@ -52,6 +52,9 @@ type Config struct {
 	// node holds it; its context ends with the hold, and it must return then: before
 	// that, no other work of this node as init begins.
 	InitWork []func(context.Context)
+	// Machine, if set, is what this node tells of its machine when it is asked; see
+	// Machines. It must be quick.
+	Machine func() []byte
 
 	snapshotEntries uint64 // core.Config.SnapshotEntries; for tests
 }

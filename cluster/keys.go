@@ -18,6 +18,9 @@ const (
 	keyRevoked    = "/sys/revoked"
 	keyShutdown   = "/sys/shutdown"
 	keyNodeupDone = "/sys/hooks/nodeup"
+
+	// LinksPrefix begins the keys in which each node tells what became of its links.
+	LinksPrefix = "/sys/links/"
 )
 
 func keyToken(h pki.TokenHash) string { return keyTokens + "/" + h.String() }
@@ -28,6 +31,9 @@ func keyRevokedNode(n id.Node) string { return fmt.Sprintf("%s/%d", keyRevoked, 
 func SecretKey(key string) bool {
 	return key == secretPrefix || strings.HasPrefix(key, secretPrefix+"/")
 }
+
+// LinksKey is where a node tells what became of its links.
+func LinksKey(n id.Node) string { return LinksPrefix + n.String() }
 
 // OrderKey is where the order to shut a node down is kept.
 func OrderKey(n id.Node) string { return fmt.Sprintf("%s/%d", keyShutdown, n) }

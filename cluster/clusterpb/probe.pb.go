@@ -103,6 +103,86 @@ func (x *ClockReply) GetWall() int64 {
 	return 0
 }
 
+type MachineRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MachineRequest) Reset() {
+	*x = MachineRequest{}
+	mi := &file_cluster_clusterpb_probe_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MachineRequest) ProtoMessage() {}
+
+func (x *MachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_clusterpb_probe_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MachineRequest.ProtoReflect.Descriptor instead.
+func (*MachineRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_clusterpb_probe_proto_rawDescGZIP(), []int{2}
+}
+
+type MachineReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Report        []byte                 `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"` // JSON, see api.MachineReport; for people, so what is not known is left out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MachineReply) Reset() {
+	*x = MachineReply{}
+	mi := &file_cluster_clusterpb_probe_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MachineReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MachineReply) ProtoMessage() {}
+
+func (x *MachineReply) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_clusterpb_probe_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MachineReply.ProtoReflect.Descriptor instead.
+func (*MachineReply) Descriptor() ([]byte, []int) {
+	return file_cluster_clusterpb_probe_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MachineReply) GetReport() []byte {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 var File_cluster_clusterpb_probe_proto protoreflect.FileDescriptor
 
 const file_cluster_clusterpb_probe_proto_rawDesc = "" +
@@ -111,9 +191,13 @@ const file_cluster_clusterpb_probe_proto_rawDesc = "" +
 	"\fClockRequest\" \n" +
 	"\n" +
 	"ClockReply\x12\x12\n" +
-	"\x04wall\x18\x01 \x01(\x03R\x04wall2D\n" +
+	"\x04wall\x18\x01 \x01(\x03R\x04wall\"\x10\n" +
+	"\x0eMachineRequest\"&\n" +
+	"\fMachineReply\x12\x16\n" +
+	"\x06report\x18\x01 \x01(\fR\x06report2\x87\x01\n" +
 	"\x05Probe\x12;\n" +
-	"\x05Clock\x12\x19.ssi.cluster.ClockRequest\x1a\x17.ssi.cluster.ClockReplyB\x17Z\x15ssi/cluster/clusterpbb\x06proto3"
+	"\x05Clock\x12\x19.ssi.cluster.ClockRequest\x1a\x17.ssi.cluster.ClockReply\x12A\n" +
+	"\aMachine\x12\x1b.ssi.cluster.MachineRequest\x1a\x19.ssi.cluster.MachineReplyB\x17Z\x15ssi/cluster/clusterpbb\x06proto3"
 
 var (
 	file_cluster_clusterpb_probe_proto_rawDescOnce sync.Once
@@ -127,16 +211,20 @@ func file_cluster_clusterpb_probe_proto_rawDescGZIP() []byte {
 	return file_cluster_clusterpb_probe_proto_rawDescData
 }
 
-var file_cluster_clusterpb_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_cluster_clusterpb_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_cluster_clusterpb_probe_proto_goTypes = []any{
-	(*ClockRequest)(nil), // 0: ssi.cluster.ClockRequest
-	(*ClockReply)(nil),   // 1: ssi.cluster.ClockReply
+	(*ClockRequest)(nil),   // 0: ssi.cluster.ClockRequest
+	(*ClockReply)(nil),     // 1: ssi.cluster.ClockReply
+	(*MachineRequest)(nil), // 2: ssi.cluster.MachineRequest
+	(*MachineReply)(nil),   // 3: ssi.cluster.MachineReply
 }
 var file_cluster_clusterpb_probe_proto_depIdxs = []int32{
 	0, // 0: ssi.cluster.Probe.Clock:input_type -> ssi.cluster.ClockRequest
-	1, // 1: ssi.cluster.Probe.Clock:output_type -> ssi.cluster.ClockReply
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
+	2, // 1: ssi.cluster.Probe.Machine:input_type -> ssi.cluster.MachineRequest
+	1, // 2: ssi.cluster.Probe.Clock:output_type -> ssi.cluster.ClockReply
+	3, // 3: ssi.cluster.Probe.Machine:output_type -> ssi.cluster.MachineReply
+	2, // [2:4] is the sub-list for method output_type
+	0, // [0:2] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -153,7 +241,7 @@ func file_cluster_clusterpb_probe_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_clusterpb_probe_proto_rawDesc), len(file_cluster_clusterpb_probe_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,9 @@ type Control struct {
 	// Loads asks the nodes for their load, in hundredths of a CPU; those that do
 	// not answer are left out. It must end with ctx.
 	Loads func(ctx context.Context) map[id.Node]int
+	// Reports asks the nodes what they tell of their machines; those that do not
+	// answer are left out. It must end with ctx.
+	Reports func(ctx context.Context) map[id.Node]api.MachineReport
 	// Strays is how often PIDs outside of this node's window were given out.
 	Strays func() uint64
 	// Time is what the clock of this node is worth. It must not wait.

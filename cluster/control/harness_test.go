@@ -83,6 +83,9 @@ func (n *node) boot() {
 	n.c, n.stop, n.api = c, stop, api.NewServer(log)
 	control := &Control{
 		Cluster: c, Loads: func(context.Context) map[id.Node]int { return map[id.Node]int{1: 42} },
+		Reports: func(context.Context) map[id.Node]api.MachineReport {
+			return map[id.Node]api.MachineReport{1: {Links: []api.LinkInfo{{Name: "ic0", State: "up"}}}, 7: {}}
+		},
 		Strays: func() uint64 { return 3 },
 		Time:   func() api.TimeStatus { return api.TimeStatus{Source: api.LocalTime, Stratum: 10, Offset: 5} },
 		Machines: func() []api.MachineInfo {

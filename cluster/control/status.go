@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"ssi/cluster/member"
@@ -23,7 +24,14 @@ func (c *Control) status(ctx context.Context, call *api.Call) error {
 	}
 	s := c.snapshot()
 	if p.Measure {
-		loads, offsets := c.Loads(ctx), c.Cluster.ClockOffsets(ctx)
+		var loads map[id.Node]int
+		var offsets map[id.Node]time.Duration
+		var reports map[id.Node]api.MachineReport
+		var wg sync.WaitGroup
+		wg.Go(func() { loads = c.Loads(ctx) })
+		wg.Go(func() { offsets = c.Cluster.ClockOffsets(ctx) })
+		wg.Go(func() { reports = c.Reports(ctx) })
+		wg.Wait()
 		for i := range s.Nodes {
 			n := &s.Nodes[i]
 			if v, ok := loads[n.Node]; ok {
@@ -31,6 +39,9 @@ func (c *Control) status(ctx context.Context, call *api.Call) error {
 			}
 			if v, ok := offsets[n.Node]; ok {
 				n.ClockOffset = &v
+			}
+			if v, ok := reports[n.Node]; ok {
+				n.Machine = &v
 			}
 		}
 	}
@@ -53,7 +64,7 @@ func (c *Control) snapshot() *api.ClusterStatus {
 	}
 	for _, n := range view.Nodes {
 		info := api.NodeInfo{
-			Node: n.Node, Name: n.Info.Name, Addr: n.Info.Addr, State: api.State(n.State.String()), Role: api.RoleClient,
+			Node: n.Node, Name: n.Info.Name, Addr: n.Info.Addr, Others: n.Info.Others, State: api.State(n.State.String()), Role: api.RoleClient,
 			Capable: n.Info.Capable, Init: n.Node == s.InitNode, Classes: n.Info.Classes,
 			Incarnation: n.Incarnation, Transition: n.Since, Since: time.Unix(0, n.SinceWall), Cause: n.Cause,
 		}

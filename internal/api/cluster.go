@@ -55,7 +55,8 @@ const (
 type NodeInfo struct {
 	Node    id.Node  `json:"node"`
 	Name    string   `json:"name"`
-	Addr    string   `json:"addr"` // host:port of its internode communication
+	Addr    string   `json:"addr"`             // host:port of its internode communication
+	Others  []string `json:"others,omitempty"` // more addresses of it, on other interconnects
 	State   State    `json:"state"`
 	Role    Role     `json:"role,omitempty"`
 	Capable bool     `json:"capable"` // it may hold init
@@ -74,6 +75,8 @@ type NodeInfo struct {
 	// ClockOffset is its wall clock minus that of the node that answers, in
 	// nanoseconds; absent when not known.
 	ClockOffset *time.Duration `json:"clock_offset_ns,omitempty"`
+	// Machine is what it tells of its machine; absent when not known.
+	Machine *MachineReport `json:"machine,omitempty"`
 }
 
 // StatusParams asks for the cluster as this node sees it.
@@ -81,8 +84,8 @@ type StatusParams struct {
 	// Barrier first waits until this node has seen everything that was decided
 	// before the call. Without it the answer comes at once, also without quorum.
 	Barrier bool `json:"barrier,omitempty"`
-	// Measure asks every node for its load and its clock; it takes as long as the
-	// slowest answer, at most about a second.
+	// Measure asks every node for its load, its clock and its machine; it takes as
+	// long as the slowest answer, at most about a second.
 	Measure bool `json:"measure,omitempty"`
 }
 
