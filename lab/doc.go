@@ -50,7 +50,7 @@
 // the node number that belongs to the address. Commands run in the shell on a
 // machine's console, one at a time: shell types them and finds their output by
 // marks; frame, its core, is pure. The machines' roots are in their memory, so a
-// machine comes back by joining again; node 1, which founded, does not come back.
+// machine comes back by joining again; node 1, which founded, has its state on a disk.
 //
 // # Locks and goroutines
 //

@@ -216,7 +216,7 @@ func (v *vmNodes) start(ctx context.Context, g *guest) error {
 		return err
 	}
 	defer release()
-	g.shell.ready = false
+	g.shell.offered, g.shell.ready = false, false
 	if err := g.m.PowerOn(ctx); err != nil {
 		return err
 	}

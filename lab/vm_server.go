@@ -156,7 +156,7 @@ func (v *vmNodes) handleLogs(_ context.Context, c *api.Call) error {
 		return err
 	}
 	if p.Follow {
-		return errno.New(errno.Invalid, "logs", p.Node, "the console of a machine is shown without -f only; watch it in its shell: `ssi lab sh %d`", p.Node)
+		return errno.New(errno.Invalid, "logs", p.Node, "the console of a machine is shown without -f only; watch it in its shell: `ssi lab%s sh %d`", nameFlag(v.s.opts.Name), p.Node)
 	}
 	const piece = 64 << 10
 	for text := g.m.Console().Text(); text != ""; {

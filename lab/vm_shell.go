@@ -30,11 +30,14 @@ const (
 // shell is the shell on the console of a machine. Commands are typed, and found
 // in what it says by marks before and after their output.
 type shell struct {
-	n     id.Node
-	m     *vm.Machine
-	busy  chan struct{} // holds one value while somebody uses the console
-	ready bool          // the shell takes commands; guarded by busy, as is runs
-	runs  int
+	n    id.Node
+	m    *vm.Machine
+	busy chan struct{} // holds one value while somebody uses the console
+
+	// Guarded by busy.
+	offered bool // since the machine was switched on
+	ready   bool // the shell takes commands
+	runs    int
 }
 
 func newShell(n id.Node, m *vm.Machine) *shell {
@@ -62,14 +65,18 @@ func (s *shell) open(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, shellTime)
 	defer cancel()
-	if _, err := s.m.Expect(ctx, shellOffer); err != nil {
-		return err
+	if !s.offered {
+		if _, err := s.m.Expect(ctx, shellOffer); err != nil {
+			return err
+		}
+		s.offered = true
 	}
-	if err := s.m.Send(""); err != nil {
-		return err
-	}
-	// What is typed before the shell reads may be lost.
+	// What is typed before the shell reads may be lost. A shell that is there already
+	// does nothing about the Enter that asks for it.
 	for {
+		if err := s.m.Send(""); err != nil {
+			return err
+		}
 		err := s.line(ctx, probeTime, "")
 		if err == nil {
 			s.ready = true
@@ -126,6 +133,7 @@ func (s *shell) run(ctx context.Context, command string, tty bool, say func([]by
 	if err != nil {
 		return 255, err
 	}
+	offer := seen{text: []byte(Host(s.n) + ": " + shellOffer)}
 	if err := s.m.Send(fmt.Sprintf(`echo ssi-""begin-%d; (eval "$(echo $C|busybox base64 -d)")%s; echo ssi-""end-%d-$?-`, s.runs, input, s.runs)); err != nil {
 		return 255, err
 	}
@@ -144,7 +152,22 @@ func (s *shell) run(ctx context.Context, command string, tty bool, say func([]by
 		if done {
 			return status, nil
 		}
+		if offer.in([]byte(match[0])) {
+			s.ready = false
+			return 255, errno.New(errno.Unavailable, "exec", s.n, "the shell on its console ended, and the command's end is not known; the next command gets a new one")
+		}
 	}
+}
+
+// seen finds a text in what comes in pieces. It is pure.
+type seen struct{ text, tail []byte }
+
+// in reports whether the text is complete with this piece.
+func (s *seen) in(piece []byte) bool {
+	s.tail = append(s.tail, piece...)
+	found := bytes.Contains(s.tail, s.text)
+	s.tail = bytes.Clone(s.tail[max(0, len(s.tail)-len(s.text)+1):])
+	return found
 }
 
 // output runs a command and returns what it said.

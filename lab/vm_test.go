@@ -124,6 +124,26 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
+func TestSeen(t *testing.T) {
+	const said = "abc node2: press node2: press Enter\n"
+	for size := 1; size <= len(said); size++ {
+		s, at := seen{text: []byte("node2: press Enter")}, 0
+		for piece := range slices.Chunk([]byte(said), size) {
+			at += len(piece)
+			if s.in(piece) {
+				break
+			}
+		}
+		if end := strings.Index(said, "\n"); at < end || at >= end+size {
+			t.Errorf("pieces of %d: found after %d bytes", size, at)
+		}
+	}
+	s := seen{text: []byte("x")}
+	if s.in([]byte("abc")) || len(s.tail) != 0 {
+		t.Error("it is not there")
+	}
+}
+
 func TestCommandLine(t *testing.T) {
 	args := []string{"a b", "it's", "", "$HOME", "new\nline"}
 	out, err := exec.Command("sh", "-c", "printf '<%s>' "+commandLine(args)).Output()
@@ -175,6 +195,14 @@ func TestVM(t *testing.T) {
 	var status *exec.ExitError
 	if !errors.As(err, &status) || status.ExitCode() != 7 || !strings.Contains(string(out), "it's\n2\n") {
 		t.Errorf("exec: %q, %v: %s", out, err, stderr.Bytes())
+	}
+
+	// A shell that is gone (exit, ^D) is said, and another one takes its place.
+	if out, err := lab("exec", name, "2", "--", "sh", "-c", `kill -9 $(cut -d" " -f4 /proc/$PPID/stat)`).CombinedOutput(); err == nil || !strings.Contains(string(out), "shell on its console ended") {
+		t.Errorf("a command that ends its shell: %v: %s", err, out)
+	}
+	if out := run("exec", "2", "clusternode_num"); !strings.Contains(out, "2") {
+		t.Errorf("the command after it: %s", out)
 	}
 
 	sees := func(state string) {
