@@ -44,8 +44,8 @@
 // # Machines
 //
 // With Options.VM the nodes are machines (package vm) that the same supervisor
-// owns. Start packs the initramfs of node 1; it holds the kernel and initramfs of
-// the others, given to the netboot service as they are. Node 1 founds the cluster
+// owns. Start packs the initramfs of node 1 and its disk; this holds the kernel and
+// initramfs of the others, given to the netboot service as they are. Node 1 founds the cluster
 // and is told the MAC address of each of the others, which then boot from it with
 // the node number that belongs to the address. Commands run in the shell on a
 // machine's console, one at a time: shell types them and finds their output by
