@@ -183,6 +183,9 @@ func (s *Service) serve(ctx context.Context) error {
 	if settings.Mode != config.ModeOff {
 		start("dhcp", func() (func() error, func(), error) { return t.dhcp(ctx, ifname, own) })
 	}
+	if err == nil { // only now: the others fetch at once what they are told of
+		err = t.publish(ctx)
+	}
 	if err == nil {
 		g.Go(func() error { s.admission.Run(ctx); return nil })
 		g.Go(func() error {
@@ -241,7 +244,7 @@ func (t *term) fill(ctx context.Context) error {
 		}
 		t.unify = nil
 	}
-	return t.publish(ctx)
+	return nil
 }
 
 // publish tells the other nodes which boot files there are: not the unified kernel
