@@ -68,7 +68,7 @@ func (n *nodeRole) admit(ctx context.Context) error {
 // askAdmission joins the cluster that booted this machine, as long as that takes.
 // A credential that was not used in time is replaced by the cluster.
 func (n *nodeRole) askAdmission(ctx context.Context, url string) error {
-	mac, err := bootMAC(n.cfg)
+	mac, err := n.bootMAC(ctx, url)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"ssi/applet"
 	"ssi/cluster"
 	"ssi/internal/config"
+	"ssi/netboot/machine"
 )
 
 // bootstrap makes this machine a node by writing its files: what `cluster init`
@@ -96,6 +97,11 @@ func ownAddr(told string, cfg config.Config) (string, error) {
 	for _, name := range cfg.Interconnects() {
 		if ip, ok := addrOf(name); ok {
 			return net.JoinHostPort(ip.String(), port), nil
+		}
+	}
+	if url := netbootedFrom(kernelParams()); url != "" && ownsMachine() { // it may have no default route
+		if facing, err := machine.Facing(url); err == nil && len(facing) > 0 {
+			return net.JoinHostPort(facing[0].Addr.String(), port), nil
 		}
 	}
 	ip, err := routeAddr()

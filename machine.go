@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"ssi/internal/config"
 	"ssi/internal/kmod"
 	"ssi/internal/netconf"
+	"ssi/netboot/machine"
 )
 
 const (
@@ -264,21 +264,18 @@ func (m *ownMachine) wait(ctx context.Context) error {
 }
 
 // bootMAC is the interface that this machine booted from: as the boot loader told,
-// or the one that is up if it did not.
-func bootMAC(cfg config.Config) (string, error) {
-	for _, i := range cfg.Interfaces {
+// or the one whose boot the cluster at url saw; that is then the interconnect.
+func (n *nodeRole) bootMAC(ctx context.Context, url string) (string, error) {
+	for _, i := range n.cfg.Interfaces {
 		if i.MAC != "" {
 			return i.MAC, nil
 		}
 	}
-	links, err := net.Interfaces()
-	if err != nil {
-		return "", err
+	mac, err := machine.Which(ctx, url, func(text string) {
+		n.log.Warn("looking for the interface that this machine booted from", "op", "admission", "by", url, "why", text)
+	})
+	if err == nil {
+		n.cfg.Interfaces = append(n.cfg.Interfaces, config.Interface{MAC: mac, Role: config.RoleInterconnect})
 	}
-	for _, l := range links {
-		if addrs, err := l.Addrs(); err == nil && len(l.HardwareAddr) > 0 && len(addrs) > 0 {
-			return l.HardwareAddr.String(), nil
-		}
-	}
-	return "", errors.New("which interface did this machine boot from? None has an address, and the boot loader did not tell (BOOTIF=)")
+	return mac, err
 }
