@@ -32,6 +32,7 @@ const (
 	loadTime              = 10 * time.Second              // to load the leases
 	approveEvery          = time.Second                   // of machines that wait, if all are approved
 	maxGuests             = 64                            // addresses for machines that may not boot
+	madeFor               = 10 * time.Minute              // boot files that were made are not looked at again
 )
 
 // Config is what the service of a node needs.
@@ -63,6 +64,7 @@ type Service struct {
 	addresses *addresses
 	shelf     *loader.Shelf
 	stock     *stock
+	made      time.Time // the boot files, here; only Work uses it
 	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -208,7 +210,7 @@ func (t *term) fill(ctx context.Context) error {
 	own := t.Settings.Enable && t.stock.installed(t.settings)
 	t.makes = own && !t.stock.given()
 	if own {
-		if err := t.Make(ctx, ""); err != nil {
+		if err := t.makeFiles(ctx); err != nil {
 			return err
 		}
 		if shared, _, err := readShared(t.Registry.Stale()); err == nil && shared != nil {
@@ -245,6 +247,19 @@ func (t *term) fill(ctx context.Context) error {
 		t.unify = nil
 	}
 	return nil
+}
+
+// makeFiles has the boot files made, or looked at, unless that was just done: init
+// may come back to a node at once.
+func (s *Service) makeFiles(ctx context.Context) error {
+	if !s.made.IsZero() && time.Since(s.made) < madeFor {
+		return nil
+	}
+	err := s.Make(ctx, "")
+	if err == nil {
+		s.made = time.Now()
+	}
+	return err
 }
 
 // publish tells the other nodes which boot files there are: not the unified kernel

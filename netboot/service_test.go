@@ -107,6 +107,8 @@ type node struct {
 	ns   *vm.Netns
 	addr netip.Addr
 	said *lockedWriter
+
+	makes int // calls of Make
 }
 
 // node makes one; enable says that it has settings and boot files of its own.
@@ -117,7 +119,7 @@ func (w *wire) node(ifname, addr string, enable bool) *node {
 	n.Service = New(Config{
 		Settings: config.Netboot{Enable: enable, Mode: config.ModePool, Unknown: config.UnknownWait, Range: "10.9.0.100-10.9.0.199", HTTPPort: config.HTTPPort},
 		Dir:      filepath.Join(w.t.TempDir(), "netboot"), Root: w.t.TempDir(), Capable: true,
-		Make:     func(context.Context, string) error { return nil },
+		Make:     func(context.Context, string) error { n.makes++; return nil },
 		Address:  func(string) (string, netip.Prefix, error) { return ifname, p, nil },
 		Registry: w.reg, Table: machine.NewTable(w.reg, oneNode{}), Log: slog.New(slog.NewTextHandler(n.said, nil)), Alarm: func(string) {},
 		Watch: func(string, uint64) (*registry.Watch, error) { return nil, errors.New("not in this test") },
@@ -289,6 +291,9 @@ func TestServiceAgain(t *testing.T) {
 	}
 	if again := w.lease(); again != addr {
 		t.Errorf("leased %s, before %s", again, addr)
+	}
+	if n.makes != 1 {
+		t.Errorf("the boot files were made %d times", n.makes)
 	}
 	w.on(func() error { // transfers would have sockets of another namespace
 		c, err := tftp.NewClient("10.9.0.1:69")
