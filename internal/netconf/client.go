@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"time"
@@ -38,9 +39,10 @@ type client struct {
 	host string // told to the server; may be empty
 	want net.IP // the address to ask for; nil is any
 
-	nudge  chan struct{} // the link has a carrier again: try now; holds one
-	leased func(Lease)   // a lease, a renewed one, or that it is lost: not Valid
-	failed func(error)   // why there is none, or it was lost
+	nudge  chan struct{}                  // the link has a carrier again: try now; holds one
+	leased func(Lease)                    // a lease, a renewed one, or that it is lost: not Valid
+	failed func(error)                    // why there is none, or it was lost
+	second func(other, chosen netip.Addr) // another server answers, too
 }
 
 // run asks until the context ends, which keeps the lease.
@@ -113,7 +115,7 @@ func (c *client) keep(ctx context.Context, lease Lease) error {
 
 // acquire gets an address: discover, offer, request, ack.
 func (c *client) acquire(ctx context.Context) (Lease, error) {
-	dhcp, err := c.broadcast(requestTries)
+	dhcp, seen, err := c.broadcast(requestTries)
 	if err != nil {
 		return Lease{}, err
 	}
@@ -142,7 +144,13 @@ func (c *client) acquire(ctx context.Context) (Lease, error) {
 	if err != nil {
 		return Lease{}, c.why(err, start)
 	}
-	return fromServer(got.ACK, start)
+	lease, err := fromServer(got.ACK, start)
+	if err == nil {
+		for _, other := range seen.beside(lease.Server) {
+			c.second(other, lease.Server)
+		}
+	}
+	return lease, err
 }
 
 func fromServer(ack *dhcpv4.DHCPv4, start time.Time) (Lease, error) {
@@ -179,7 +187,7 @@ func (c *client) renew(ctx context.Context, lease Lease, todo step) (Lease, erro
 
 func (c *client) forRenewal(lease Lease, todo step) (*nclient4.Client, *net.UDPAddr, error) {
 	if todo != renew {
-		dhcp, err := c.broadcast(renewTries)
+		dhcp, _, err := c.broadcast(renewTries)
 		return dhcp, nclient4.DefaultServers, err
 	}
 	conn, err := c.unicast(lease)
@@ -245,10 +253,10 @@ func (c *client) options() []dhcpv4.Modifier {
 
 // broadcast opens a client that works without an address. Its socket sees
 // nothing but answers: the link may be a busy interconnect.
-func (c *client) broadcast(tries int) (*nclient4.Client, error) {
+func (c *client) broadcast(tries int) (*nclient4.Client, *offers, error) {
 	ifc, err := net.InterfaceByName(c.link)
 	if err != nil {
-		return nil, fmt.Errorf("%s: DHCP: %w", c.link, err)
+		return nil, nil, fmt.Errorf("%s: DHCP: %w", c.link, err)
 	}
 	filter, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: 9, Size: 1}, // protocol; the packet begins with the IPv4 header
@@ -262,19 +270,19 @@ func (c *client) broadcast(tries int) (*nclient4.Client, error) {
 		bpf.RetConstant{Val: 0},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: DHCP: %w", c.link, err)
+		return nil, nil, fmt.Errorf("%s: DHCP: %w", c.link, err)
 	}
 	raw, err := packet.Listen(ifc, packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: filter})
 	if err != nil {
-		return nil, fmt.Errorf("%s: DHCP: %w", c.link, err)
+		return nil, nil, fmt.Errorf("%s: DHCP: %w", c.link, err)
 	}
-	conn := nclient4.NewBroadcastUDPConn(raw, &net.UDPAddr{Port: nclient4.ClientPort})
+	conn := &offers{PacketConn: nclient4.NewBroadcastUDPConn(raw, &net.UDPAddr{Port: nclient4.ClientPort}), mac: c.mac}
 	dhcp, err := nclient4.NewWithConn(conn, c.mac, nclient4.WithTimeout(requestTimeout), nclient4.WithRetry(tries))
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("%s: DHCP: %w", c.link, err)
+		return nil, nil, fmt.Errorf("%s: DHCP: %w", c.link, err)
 	}
-	return dhcp, nil
+	return dhcp, conn, nil
 }
 
 // why says in plain words what went wrong.

@@ -2,10 +2,12 @@ package netconf
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,8 +27,9 @@ type server struct {
 	mu     sync.Mutex
 	id     net.IP
 	gives  net.IP
-	silent bool // to requests for an address that is lent already
-	nak    bool // answers these so
+	silent bool   // to requests for an address that is lent already
+	nak    bool   // answers these so
+	second net.IP // another server that answers each message as well
 	seen   []*dhcpv4.DHCPv4
 	peers  []net.Addr
 }
@@ -92,6 +95,12 @@ func (s *server) handle(conn net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4) {
 		answer(net.IPv4zero, kind) // as a proxyDHCP server
 	}
 	answer(s.gives, kind)
+	if s.second != nil {
+		own := s.id
+		s.id = s.second
+		answer(net.IPv4(10, 0, 0, 66), dhcpv4.MessageTypeOffer)
+		s.id = own
+	}
 }
 
 // saw reports whether a message came of a kind.
@@ -208,4 +217,96 @@ func TestDHCPEnds(t *testing.T) {
 	})
 	serve(t, e, "10.0.0.1", "10.0.0.9")
 	eventually(t, "the address again", func() bool { return has(t, "eth0", "10.0.0.9/24") && m.Status()[0].Why == "" })
+}
+
+// Two DHCP servers answer: the first one counts, and the log names the other one,
+// once.
+func TestTwoDHCPServers(t *testing.T) {
+	if !ownNetwork(t) {
+		return
+	}
+	e := newElsewhere(t)
+	cable(t, "eth0", "far0", e)
+	s := serve(t, e, "10.0.0.1", "10.0.0.9")
+	s.set(func() { s.second = net.IPv4(10, 0, 0, 7).To4() })
+	var log logged
+	m, _ := start(t, Options{
+		Interfaces: parse(t, "[[interface]]\nname = \"eth0\"\naddress = [\"dhcp\"]"), Log: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	const want = "another DHCP server, 10.0.0.7, answers beside 10.0.0.1, whose address this machine takes: turn one of them off"
+	eventually(t, "the log tells of the other server", func() bool { return log.count(want) > 0 })
+	eventually(t, "the address", func() bool {
+		return has(t, "eth0", "10.0.0.9/24") && m.Status()[0].Server == netip.MustParseAddr("10.0.0.1")
+	})
+	s.set(func() { s.nak = true }) // ask once more
+	discovers := func() (n int) {
+		s.set(func() {
+			for _, m := range s.seen {
+				if m.MessageType() == dhcpv4.MessageTypeDiscover {
+					n++
+				}
+			}
+		})
+		return n
+	}
+	eventually(t, "it asks again", func() bool { return discovers() > 1 && has(t, "eth0", "10.0.0.9/24") && m.Status()[0].Server.IsValid() })
+	if n := log.count(want); n != 1 {
+		t.Errorf("it is told %d times", n)
+	}
+}
+
+// logged is a log.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), text)
+}
+
+// A machine without a network card, and one whose cable is out, say so.
+func TestNoNICNoCarrier(t *testing.T) {
+	if !ownNetwork(t) {
+		return
+	}
+	m, stop := start(t, Options{
+		Interfaces:    parse(t, "[[interface]]\nmac = \"52:54:00:00:00:01\"\nname = \"ic0\"\naddress = [\"dhcp\"]\nrole = \"interconnect\""),
+		Interconnects: []string{"ic0"},
+	})
+	says := func(m *Manager, want ...string) func() bool {
+		return func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			err := m.Wait(ctx)
+			return err != nil && !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(err.Error(), w) })
+		}
+	}
+	eventually(t, "there is no interface", says(m, "the network is not ready: ic0: missing: this machine has no network interface: is the module of its driver loaded? (for "))
+	stop()
+
+	cable(t, "eth0", "far0", nil)
+	far0, err := netlink.LinkByName("far0")
+	must(t, err)
+	must(t, netlink.LinkSetDown(far0))
+	m, _ = start(t, Options{
+		Interfaces: parse(t, `
+[[interface]]
+name = "eth0"
+address = ["dhcp"]
+role = "interconnect"
+[[interface]]
+mac = "52:54:00:00:00:01"
+address = ["10.0.0.1/24"]
+`), Interconnects: []string{"eth0"}})
+	eventually(t, "there is no carrier", says(m, "eth0: no carrier: no carrier, is the cable in? (for ",
+		"52:54:00:00:00:01: missing: no interface has the address 52:54:00:00:00:01; there are ", "eth0 ("))
 }

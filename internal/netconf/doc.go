@@ -25,14 +25,22 @@
 // Addresses of a lease carry its lifetime in the kernel, so that they end with
 // it even when the node daemon is dead.
 //
+// Look tells how links are, and a Watcher when they go down and come up; both work
+// where another program configures the network, too.
+//
+// A second DHCP server on the network, which would give addresses twice, is named
+// in the log when its offer is seen; the address comes from the first one.
+//
 // resolv.conf is written only if it is missing, empty, or was written by ssi.
 //
 // Goroutines: Run is the loop; it owns one goroutine per interface with DHCP, and
-// those of two netlink subscriptions, and waits for all before it returns. Lock
+// those of two netlink subscriptions, and waits for all before it returns. So does
+// Watcher.Run with that of its subscription. Lock
 // order: Manager.mu is held for bookkeeping only, never over a system call.
 //
 // Limits: those of internal/config for interfaces, addresses and routes; 32
-// routes, one router and 3 name servers of a lease; every exchange with a DHCP
+// routes, one router and 3 name servers of a lease; MaxHealth links are told of,
+// and maxServers DHCP servers of each; every exchange with a DHCP
 // server ends after 15 s at the latest and is then repeated with back-off (2 to
 // 30 s); a plan that failed or that someone undid is repeated with back-off
 // (0.04 to 10 s), while other changes are acted on at once (after 20 ms).

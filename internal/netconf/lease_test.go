@@ -123,3 +123,29 @@ func FuzzLease(f *testing.F) {
 		}
 	})
 }
+
+// What comes in on the port of the client is anything.
+func FuzzOffers(f *testing.F) {
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	m, err := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer), dhcpv4.WithHwAddr(mac), dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 9)),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 0, 0, 1))))
+	if err != nil {
+		f.Fatal(err)
+	}
+	m.OpCode = dhcpv4.OpcodeBootReply
+	o := &offers{mac: mac}
+	o.note(m.ToBytes())
+	if got := o.beside(netip.MustParseAddr("10.0.0.2")); len(got) != 1 || got[0] != netip.MustParseAddr("10.0.0.1") || len(o.beside(got[0])) != 0 {
+		f.Fatalf("%v", got)
+	}
+	f.Add(m.ToBytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		o := &offers{mac: mac}
+		o.note(b)
+		for _, a := range o.beside(netip.Addr{}) {
+			if !a.Is4() || a.IsUnspecified() || a.IsMulticast() {
+				t.Errorf("%v", a)
+			}
+		}
+	})
+}

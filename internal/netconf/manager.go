@@ -294,6 +294,7 @@ func (m *Manager) startClient(ctx context.Context, l Link) {
 	c := &client{link: l.Name, mac: ifc.HardwareAddr, host: m.o.Host, nudge: make(chan struct{}, 1)}
 	c.leased = func(lease Lease) { m.leased(l.Name, lease) }
 	c.failed = func(err error) { m.dhcpFailed(l.Name, err) }
+	c.second = m.secondServer(l.Name)
 	for _, a := range l.Addrs {
 		if a.Prefix.Addr().Is4() && a.Lifetime > 0 {
 			c.want = a.Prefix.Addr().AsSlice() // of the daemon before this one
@@ -337,6 +338,18 @@ func (m *Manager) leased(link string, lease Lease) {
 		m.log.Info("network", "link", link, "lease", lease.Addr.String(), "server", lease.Server.String(), "for", lease.Length)
 	}
 	m.poke()
+}
+
+// secondServer logs that another DHCP server answers on a link, once for each.
+func (m *Manager) secondServer(link string) func(other, chosen netip.Addr) {
+	told := map[netip.Addr]bool{}
+	return func(other, chosen netip.Addr) {
+		if told[other] || len(told) >= maxServers {
+			return
+		}
+		told[other] = true
+		m.log.Warn("network", "link", link, "dhcp", fmt.Sprintf("another DHCP server, %s, answers beside %s, whose address this machine takes: turn one of them off", other, chosen))
+	}
 }
 
 // dhcpFailed notes what a client failed with; nil: it begins to ask.
