@@ -294,6 +294,9 @@ func TestStatus(t *testing.T) {
 		info.ClockOffset == nil || *info.ClockOffset != 0 || info.Phase != "" || info.Cause != "ready" {
 		t.Errorf("the node is %+v", info)
 	}
+	if m := info.Machine; m == nil || len(m.Links) != 1 || m.Links[0].Name != "ic0" {
+		t.Errorf("its machine is %+v", m)
+	}
 	h := must[api.HistoryReply](n, api.MethodClusterHistory, api.HistoryParams{})
 	if h.Oldest != 1 || len(h.Transitions) < 3 || h.Transitions[0].To != api.ComingUp {
 		t.Errorf("the history is %+v", h)
