@@ -146,7 +146,11 @@ func runBoot(args []string) int {
 			}
 			report, err := l.Coldplug(ctx, disks.Sys)
 			for _, f := range report.Failed {
-				log.Warn("module", "op", "coldplug", "module", f.Module, "for", f.For, "err", f.Err)
+				level := slog.LevelWarn
+				if errors.Is(f.Err, unix.ENODEV) { // the driver looked, and it is not its device
+					level = slog.LevelInfo
+				}
+				log.Log(ctx, level, "module", "op", "coldplug", "module", f.Module, "for", f.For, "err", f.Err)
 			}
 			links := kmod.Links{Disks: disks}
 			return report.Summary(), errors.Join(err, links.Update())

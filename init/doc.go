@@ -18,7 +18,7 @@
 // the time and a random seed, and as the last process, to unmount.
 //
 // The end: the node role leaves the cluster; time and seed are saved; all processes get
-// SIGTERM, later SIGKILL; swap and file systems are let go, what cannot be
+// SIGTERM, those of users before the roles mount and spawn, later SIGKILL; swap and file systems are let go, what cannot be
 // unmounted is named on the console; the root is remounted read-only; the
 // watchdog is disarmed; reboot(2), or the loaded kernel (kexec). Each has a time
 // limit (shutdown.go).

@@ -53,8 +53,10 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 			os.Exit(0)
+		case "initctl":
+			os.Exit(boot.RunInitctl(boot.RoleLog("initctl", slog.LevelInfo)))
 		case "getty":
-			os.Exit(boot.RunGetty(boot.RoleLog("getty", slog.LevelInfo), os.Args[2:]))
+			os.Exit(boot.RunGetty(boot.RoleLog("getty", slog.LevelInfo), boot.Space{}, os.Args[2:]))
 		case "node":
 			os.Exit(testNode(log))
 		case "spawn": // a child of PID 1 that creates nothing
@@ -117,6 +119,10 @@ func testNode(log *slog.Logger) int {
 			err = k.Drop(arg)
 		case "orphan": // a process whose parent ends at once: PID 1 gets it
 			err = exec.Command("sh", "-c", "sh -c 'sleep 0.05; exit 7' &").Run()
+		case "late": // one that needs the role spawn when it is told to end
+			err = exec.Command("sh", "-c", `setsid sh -c 'trap "sleep 0.3; look" TERM; look() { for p in /proc/[0-9]*; do
+				[ "$(tr "\\0" " " <$p/cmdline)" = "ssi spawn " ] && echo served >$TEST_DIR/served; done; exit; }
+				echo >$TEST_DIR/ready; while :; do sleep 0.1; done' >/dev/null 2>&1 &`).Run()
 		case "double": // a child that gets away from the group
 			err = exec.Command("sh", "-c", "setsid sleep 1000 &").Run()
 		}
@@ -286,6 +292,18 @@ func TestMemory(t *testing.T) {
 		t.Errorf("PID 1 holds %d KiB, at most 12 MiB (%v)", kib, err)
 	}
 	t.Logf("PID 1 holds %d KiB", kib)
+}
+
+// What ends is served until it has ended: the roles mount and spawn go last.
+func TestUsersEndFirst(t *testing.T) {
+	x := start(t, true)
+	x.want("late", "ok")
+	x.until("it waits for the end", func() bool { return x.read("ready") != "" })
+	x.ask("halt")
+	_ = x.cmd.Wait()
+	if x.read("served") == "" {
+		t.Error("the role spawn ended before a process that needed it")
+	}
 }
 
 func TestEnds(t *testing.T) {

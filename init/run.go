@@ -125,7 +125,7 @@ func newInitd(o Options) *initd {
 	d.node = &role{name: "node", args: o.Node, oomScore: -900, prepare: d.prepareNode}
 	d.roles = []*role{d.spawn, d.node}
 	if o.Mount != nil {
-		d.mount = &role{name: "mount", args: o.Mount, oomScore: -900, prepare: d.prepareMount}
+		d.mount = &role{name: "mount", args: o.Mount, oomScore: -900, prepare: d.prepareKept}
 		d.roles = []*role{d.mount, d.spawn, d.node}
 	}
 	return d
@@ -253,9 +253,10 @@ func (d *initd) prepareSpawn() ([]*os.File, []string, func(), error) {
 	return []*os.File{os.NewFile(uintptr(fd), "spawn"), theirs}, env, l.close, nil
 }
 
-// prepareMount gives the mount role a link by which it leaves its file system
-// here, and takes it again in its next life.
-func (d *initd) prepareMount() ([]*os.File, []string, func(), error) {
+// prepareKept gives a role a link by which it leaves files here, and takes those of
+// others: the mount role its file system, for its next life; a getty the listener of
+// whom it lets into the process space.
+func (d *initd) prepareKept() ([]*os.File, []string, func(), error) {
 	l, theirs, err := newLink(d.log, d.store, d.ring, d.requests, keepsFiles)
 	if err != nil {
 		return nil, nil, nil, err

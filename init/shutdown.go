@@ -1,6 +1,8 @@
 package pid1
 
 import (
+	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,9 +34,13 @@ func (d *initd) shutdown() {
 	}
 	none := func(left bool) bool { return !left }
 	if d.isInit { // -1 is every process of the machine, or of the namespace, except this one
-		_ = unix.Kill(-1, unix.SIGTERM)
-		_ = unix.Kill(-1, unix.SIGCONT)
-		if !d.await(termTime, none) {
+		ended := d.endUsers()
+		if ended {
+			_ = unix.Kill(-1, unix.SIGTERM)
+			_ = unix.Kill(-1, unix.SIGCONT)
+			ended = d.await(termTime, none)
+		}
+		if !ended {
 			_ = unix.Kill(-1, unix.SIGKILL)
 		}
 	} else {
@@ -53,6 +59,54 @@ func (d *initd) shutdown() {
 	d.cgroup.remove()
 	if d.machine && len(d.o.Boot) > 0 {
 		d.helper(endTime, boot.ArgEnd)
+	}
+}
+
+// endUsers ends, by SIGTERM, every process but the roles mount and spawn: what others
+// do at their end, such as reading /proc, is served by these. It reports false if some
+// do not end in time.
+func (d *initd) endUsers() bool {
+	signalUsers := func(s unix.Signal) {
+		d.users(func(pid int) bool {
+			_ = unix.Kill(pid, s)
+			return true
+		})
+	}
+	signalUsers(unix.SIGTERM)
+	signalUsers(unix.SIGCONT)
+	return d.await(termTime, func(bool) bool {
+		none := true
+		d.users(func(int) bool {
+			none = false
+			return false
+		})
+		return none
+	})
+}
+
+// users calls f with the PID of every process but this one, the roles mount and
+// spawn, threads of the kernel and what has ended, until f returns false. Where /proc
+// cannot be read there are none.
+func (d *initd) users(f func(pid int) bool) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return
+	}
+	defer func() { _ = dir.Close() }()
+	for {
+		names, err := dir.Readdirnames(256)
+		if err != nil { // io.EOF
+			return
+		}
+		for _, name := range names {
+			pid, err := strconv.Atoi(name)
+			if err != nil || pid == 1 || pid == d.spawn.pid || d.mount != nil && pid == d.mount.pid {
+				continue
+			}
+			if _, err := os.Readlink("/proc/" + name + "/exe"); err == nil && !f(pid) {
+				return
+			}
+		}
 	}
 }
 

@@ -104,7 +104,7 @@ func (d *initd) goOn() {
 		d.log.Error("no login on the console", "op", "getty", "err", err)
 	}
 	for _, tty := range boot.Terminals(string(active)) {
-		d.roles = append(d.roles, &role{name: "getty " + tty, args: append(slices.Clone(d.o.Getty), tty), prepare: nothing, ends: true})
+		d.roles = append(d.roles, &role{name: "getty " + tty, args: append(slices.Clone(d.o.Getty), tty), prepare: d.prepareKept, ends: true})
 	}
 }
 

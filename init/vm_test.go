@@ -22,7 +22,7 @@ import (
 // machineOptions make the test binary the init of a machine.
 func machineOptions() Options {
 	_ = os.Setenv("TEST_DIR", "/run")
-	return Options{Boot: []string{"boot"}, Getty: []string{"getty"}}
+	return Options{Boot: []string{"boot"}, Getty: []string{"getty"}, Services: []Service{{Name: "initctl", Args: []string{"initctl"}}}}
 }
 
 // machineBoot is the role boot of that machine.
@@ -150,7 +150,18 @@ func TestMachine(t *testing.T) {
 		}
 		write(t, filepath.Join(r, "sbin/ssi"), string(ssi), 0o755)
 		programs(t, r, "/bin/busybox", "/sbin/fsck.ext4")
-		modules(t, r, kernel, "virtio_pci", "virtio_blk", "ext4", "softdog")
+		modules(t, r, kernel, "virtio_pci", "virtio_blk", "ext4", "softdog", "i6300esb")
+	}
+	// The distribution's own poweroff, or what it does, see boot.RunInitctl.
+	powerOff := `busybox printf 'i\031\t\003\001\000\000\000000\000\000\000' >/run/request; busybox truncate -s 384 /run/request; busybox cat /run/request >/run/initctl`
+	if _, err := os.Stat("/bin/systemctl"); err == nil {
+		programs(t, root, "/bin/systemctl")
+		if err := os.Symlink("/bin/systemctl", filepath.Join(root, "sbin/poweroff")); err != nil {
+			t.Fatal(err)
+		}
+		powerOff = "/sbin/poweroff"
+	} else {
+		t.Logf("without systemd's poweroff: %v", err)
 	}
 	if err := unix.Mknod(filepath.Join(first, "dev/console"), unix.S_IFCHR|0o600, int(unix.Mkdev(5, 1))); err != nil {
 		t.Skipf("skipped: no device nodes here: %v", err)
@@ -220,7 +231,7 @@ tmpfs /tmp tmpfs nosuid,size=10m 0 0
 			t.Log(strings.TrimSpace(line))
 		}
 	}
-	m.Type("busybox kill -38 1") // SIGRTMIN+4: power off
+	m.Type(powerOff)
 	m.Off()
 	clean := func() {
 		t.Helper()
@@ -270,8 +281,32 @@ tmpfs /tmp tmpfs nosuid,size=10m 0 0
 	if out, _ := m.Run("busybox cat /proc/cmdline; busybox ls /new"); !strings.Contains(out, " again") || !strings.Contains(out, "\n/new") {
 		t.Errorf("after kexec: %s", out)
 	}
-	m.Type("busybox kill -39 1") // SIGRTMIN+5: reboot
+	// Ctrl-Alt-Del: everything ends in order, and the machine is reset.
+	keys := []map[string]string{{"type": "qcode", "data": "ctrl"}, {"type": "qcode", "data": "alt"}, {"type": "qcode", "data": "delete"}}
+	if _, err := m.QMP(t.Context(), "send-key", map[string]any{"keys": keys}); err != nil {
+		t.Fatal(err)
+	}
 	m.Off()
 	clean()
 	command(t, "e2fsck", "-fn", rootImage)
+
+	// PID 1 stands still, frozen with its cgroup: the hardware resets the machine.
+	spec := m.Spec()
+	spec.Name, spec.Extra = "still", []string{"-device", "i6300esb"}
+	spec.Append = strings.ReplaceAll(spec.Append, "ssi.watchdog=30", "ssi.watchdog=5")
+	m = net.Machine(spec)
+	m.Start()
+	m.Say(`watchdog: 5s`)
+	m.Say(`atlas: press Enter for a shell`)
+	m.Type("")
+	if out, status := m.Run("cd /sys/fs/cgroup && busybox mkdir still && echo 1 >still/cgroup.procs && busybox dmesg | busybox grep -c i6300"); status != 0 {
+		t.Fatalf("%s", out)
+	}
+	m.Type("echo 1 >/sys/fs/cgroup/still/cgroup.freeze")
+	ctx, cancel := context.WithTimeout(t.Context(), vmtest.Patience)
+	defer cancel()
+	if err := m.Event(ctx, "WATCHDOG"); err != nil {
+		t.Fatal(err)
+	}
+	m.Off()
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"ssi/internal/keeper"
 )
 
 // StatusNoLogin is the exit status of the role getty when nobody may log in on
@@ -35,13 +37,14 @@ type login struct {
 
 // loginOf decides how the terminal is served. A shell without a password is given
 // only where the kernel command line allows it, or where the machine has no
-// passwords at all: a node whose root is in memory.
-func loginOf(tty, agetty, loginProgram, passwd string, c CommandLine, inMemory bool) login {
+// passwords at all: a node whose root is in memory. exe, this program, is executed by
+// agetty(8) as the role login.
+func loginOf(tty, exe, agetty, loginProgram, passwd string, c CommandLine, inMemory bool) login {
 	root := strings.HasPrefix(passwd, "root:") || strings.Contains(passwd, "\nroot:")
 	mode, _ := c.Get("ssi.console")
 	switch {
 	case agetty != "" && loginProgram != "" && root:
-		argv := []string{agetty, "-o", "-p -- \\u"}
+		argv := []string{agetty, "-l", exe, "-o", "login -p -- \\u"}
 		if virtual(tty) {
 			argv = append(argv, "--noclear", "-", "linux")
 		} else {
@@ -67,7 +70,7 @@ func virtual(tty string) bool {
 
 // RunGetty is the role getty: it serves the terminal that its argument names until
 // the user has logged out. It returns the exit status.
-func RunGetty(log *slog.Logger, args []string) int {
+func RunGetty(log *slog.Logger, space Space, args []string) int {
 	if len(args) != 1 || !ValidTerminal(args[0]) {
 		log.Error("getty: one argument is needed, the name of a terminal such as ttyS0", "op", "getty")
 		return 2
@@ -82,16 +85,26 @@ func RunGetty(log *slog.Logger, args []string) int {
 		log.Error("getty", "op", "getty", "tty", tty, "err", err)
 		return 1
 	}
+	exe, err := os.Executable()
+	if err != nil {
+		exe = "/sbin/ssi"
+	}
 	dirs := programDirs()
-	l := loginOf(tty, find(dirs, "agetty"), find(dirs, "login"), passwd, ParseCommandLine(text), inMemory())
+	l := loginOf(tty, exe, find(dirs, "agetty"), find(dirs, "login"), passwd, ParseCommandLine(text), inMemory())
 	switch {
 	case l.argv != nil:
 		term := l.argv[len(l.argv)-1]
-		err := unix.Exec(l.argv[0], l.argv, []string{"TERM=" + term, "PATH=" + strings.Join(dirs, ":")})
+		env := []string{"TERM=" + term, "PATH=" + strings.Join(dirs, ":")}
+		for _, name := range []string{keeper.FDEnv, KmsgEnv} { // for the role login
+			if v, ok := os.LookupEnv(name); ok {
+				env = append(env, name+"="+v)
+			}
+		}
+		err := unix.Exec(l.argv[0], l.argv, env)
 		log.Error("start agetty", "op", "getty", "tty", tty, "err", err)
 		return 1
 	case l.shell:
-		if err := ownLogin(context.Background(), "/dev/"+tty, dirs); err != nil {
+		if err := ownLogin(context.Background(), log, space, "/dev/"+tty, dirs); err != nil {
 			log.Error("shell on the console", "op", "getty", "tty", tty, "err", err)
 			return 1
 		}
@@ -102,7 +115,7 @@ func RunGetty(log *slog.Logger, args []string) int {
 }
 
 // ownLogin waits for Enter and starts a shell of root.
-func ownLogin(ctx context.Context, path string, dirs []string) error {
+func ownLogin(ctx context.Context, log *slog.Logger, space Space, path string, dirs []string) error {
 	argv, err := shell(dirs)
 	if err != nil {
 		return err
@@ -126,6 +139,12 @@ func ownLogin(ctx context.Context, path string, dirs []string) error {
 			return fmt.Errorf("read %s: %w", path, io.EOF)
 		}
 	}
+	pid, err := space.start(ctx, log, argv, shellEnv("vt220"), []uintptr{tty.Fd(), tty.Fd(), tty.Fd()})
+	if err == nil {
+		wait(pid)
+		return nil
+	}
+	hereOnly(tty, log, err)
 	return onTerminal(ctx, tty, argv, shellEnv("vt220"))
 }
 

@@ -85,7 +85,7 @@ func TestKmsgConsole(t *testing.T) {
 func TestKmsgLimit(t *testing.T) {
 	b := newLogBench()
 	for n := range 10 * kmsgBurst {
-		b.Info(fmt.Sprintf("m%d", n))
+		b.Info("one of many", "n", n)
 	}
 	if n := strings.Count(b.kernel.String(), "\n"); n != kmsgBurst {
 		t.Errorf("%d messages at once", n)

@@ -30,9 +30,9 @@ func TestLoginOf(t *testing.T) {
 		memory                                 bool
 		want                                   string
 	}{
-		{"Debian, serial", "ttyS0", "/sbin/agetty", "/bin/login", root, "", false, "/sbin/agetty -o -p -- \\u --keep-baud 115200,57600,38400,9600 ttyS0 vt220"},
-		{"Debian, screen", "tty1", "/sbin/agetty", "/bin/login", root, "", false, "/sbin/agetty -o -p -- \\u --noclear tty1 linux"},
-		{"Debian keeps its login", "tty1", "/sbin/agetty", "/bin/login", root, "ssi.console=shell", false, "/sbin/agetty -o -p -- \\u --noclear tty1 linux"},
+		{"Debian, serial", "ttyS0", "/sbin/agetty", "/bin/login", root, "", false, "/sbin/agetty -l /sbin/ssi -o login -p -- \\u --keep-baud 115200,57600,38400,9600 ttyS0 vt220"},
+		{"Debian, screen", "tty1", "/sbin/agetty", "/bin/login", root, "", false, "/sbin/agetty -l /sbin/ssi -o login -p -- \\u --noclear tty1 linux"},
+		{"Debian keeps its login", "tty1", "/sbin/agetty", "/bin/login", root, "ssi.console=shell", false, "/sbin/agetty -l /sbin/ssi -o login -p -- \\u --noclear tty1 linux"},
 		{"no agetty", "tty1", "", "/bin/login", root, "", false, "none"},
 		{"no agetty, in memory, but passwords", "tty1", "", "/bin/login", root, "", true, "none"},
 		{"asked for", "ttyS0", "", "", root, "ssi.console=shell", false, "shell"},
@@ -40,7 +40,7 @@ func TestLoginOf(t *testing.T) {
 		{"diskless", "ttyS0", "", "", "", "", true, "shell"},
 		{"no passwords, but a disk", "ttyS0", "/sbin/agetty", "/bin/login", "notroot:x:0:0", "", false, "none"},
 	} {
-		l := loginOf(c.tty, c.agetty, c.login, c.passwd, ParseCommandLine(c.line), c.memory)
+		l := loginOf(c.tty, "/sbin/ssi", c.agetty, c.login, c.passwd, ParseCommandLine(c.line), c.memory)
 		got := strings.Join(l.argv, " ")
 		switch {
 		case l.shell:
