@@ -26,7 +26,7 @@ func TestTimeOfMachines(t *testing.T) {
 	m.run(m.first, "date -s @$(($(date +%s) + 3))")
 	m.run(m.first, "ssi cluster init --name vm --node 1")
 	m.sees(m.first, 1, "UP")
-	m.first.Say("booting machines")
+	m.until(m.first, "cat /proc/net/udp", "0043") // it serves DHCP
 	m.until(m.first, "ssi cluster -v", "its own clock is the reference, stratum 10")
 	m.run(m.first, "ssi addnode 52:54:00:55:00:02 --node 2")
 
