@@ -147,6 +147,16 @@ func (t *term) of(ip netip.Addr) loader.Boot {
 	return boot
 }
 
+// cmdline is what every machine gets; what the operator says stands behind it and
+// counts more. The kernel's messages below errors are for its log: a serial line of
+// 9600 baud, the default, takes half a minute for them. And it does not test its
+// ciphers against known answers (crypto/testmgr.c; with fips=1 it does all the
+// same): that takes an emulated processor a second.
+func (t *term) cmdline() loader.Cmdline {
+	return loader.Cmdline{{Key: "rdinit", Value: "/sbin/ssi"}, {Key: "panic", Value: "-1"}, {Key: "loglevel", Value: "4"},
+		{Key: "cryptomgr.notests"}, {Key: "ssi.cluster", Value: "http://" + t.server.String()}}
+}
+
 // params takes words of a kernel command line apart.
 func params(text string) (list loader.Cmdline) {
 	for _, word := range config.Words(text) {

@@ -227,8 +227,7 @@ func (t *term) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmdline := loader.Cmdline{{Key: "rdinit", Value: "/sbin/ssi"}, {Key: "panic", Value: "-1"}, {Key: "ssi.cluster", Value: "http://" + t.server.String()}}
-	t.boot = loader.Boot{Server: t.server, Kernel: kernelName, Initramfs: initramfsName, Script: scriptName, BootIF: true, Cmdline: append(cmdline, params(t.settings.Cmdline)...)}
+	t.boot = loader.Boot{Server: t.server, Kernel: kernelName, Initramfs: initramfsName, Script: scriptName, BootIF: true, Cmdline: append(t.cmdline(), params(t.settings.Cmdline)...)}
 	t.entries, t.release = entries, k.Version
 	t.addClasses()
 	t.unify = func() error {

@@ -17,7 +17,8 @@ base      nf_tables nft_ct nft_nat nft_masq nft_reject nft_chain_nat nft_compat 
 base      crc32c_generic crc32c_intel libcrc32c   # the soft dependency crc32c of many
 base      softdog evdev rtc_cmos efivarfs tcp_diag inet_diag unix_diag udp_diag
 
-fallback  virtio_pci virtio_net virtio_blk e1000 e1000e igb igc r8169 tg3 8139cp 8139too pcnet32
+fallback  virtio_pci virtio_net virtio_blk e1000 e1000e igb igc ixgbe r8169 tg3 bnx2 bnxt_en mlx4_en mlx5_core
+fallback  8139cp 8139too pcnet32
 
 vm        virtio_* 9pnet_virtio vmw_vsock_virtio_transport i6300esb ib700wdt   # QEMU, Xen, VMware, Hyper-V, clouds
 vm        xen_netfront xen_blkfront vmxnet3 vmw_pvscsi vmw_balloon hv_* pci_hyperv hyperv_keyboard
