@@ -1,5 +1,5 @@
 // Package boot is what a machine of ssi does between the kernel and the roles, and
-// at its end: the roles boot, getty and initctl. PID 1 runs them as processes of their own,
+// at its end: the roles boot, getty, login and initctl. PID 1 runs them as processes of their own,
 // since everything here may fail or hang: it reads files, waits for devices, runs
 // fsck(8).
 //
@@ -13,8 +13,11 @@
 // end of the machine: the time and a random seed are saved, swap areas and file
 // systems let go; what holds one is named.
 //
-// The role getty (RunGetty) becomes agetty(8), or asks for Enter and starts a shell
-// of root where nobody has a password.
+// The role getty (RunGetty) becomes agetty(8), which executes the role login (RunLogin)
+// in place of login(1), or asks for Enter and starts a shell of root where nobody has a
+// password. Both start the session in the process space of the cluster (Space), as
+// the leader of a new session that takes the terminal, if the node daemon says at that
+// moment that the node serves; else, or when that takes too long, without.
 //
 // The role initctl (RunInitctl) reads the FIFO of sysvinit(8), by which the
 // distribution's shutdown(8) and reboot(8) end the machine.
@@ -24,7 +27,8 @@
 // rootflags=, rootdelay=, ro, rw, init=, quiet, emergency, fsck.mode=auto|force|skip as
 // elsewhere. ParseCommandLine gives the others to their users.
 //
-// Goroutines: runner.attempt has one for the step, and waits for it but for a step
+// Goroutines: Space.start has one, which enters the process space, with a thread that
+// does nothing else; it is not waited for beyond enterTime. runner.attempt has one for the step, and waits for it but for a step
 // that the kernel does not let end; within likewise. Both end with the process.
 // Locks: runner.mu is held while the report is changed or written; kmsgSink.mu while a
 // line of the log is written; neither while another is taken. context.AfterFunc of
@@ -32,7 +36,8 @@
 //
 // Limits: the constants max…, and those of the steps in the tables.
 //
-// It must never serve anything, outlive the start, credit a random seed twice,
+// The role boot must never serve anything, or outlive the start. No role may let a login
+// depend on the cluster, credit a random seed twice,
 // mount for writing what fsck(8) refused, or give a shell without a password to
 // others than those at the console of a machine where root has none.
 package boot

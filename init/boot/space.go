@@ -36,6 +36,8 @@ type Space struct {
 	// thread is locked and has a root and a working directory of its own
 	// (CLONE_FS). With an error the thread is not used any more.
 	Enter func(keep *keeper.Client) error
+
+	limit time.Duration // instead of enterTime
 }
 
 // start starts a program in the process space, as the leader of a new session whose
@@ -57,6 +59,10 @@ func (s Space) start(ctx context.Context, log *slog.Logger, argv, env []string, 
 		return 0, errNotReady
 	} else if !ready {
 		return 0, errors.New(why)
+	}
+	limit := s.limit
+	if limit == 0 {
+		limit = enterTime
 	}
 	var claimed atomic.Bool // by the thread that starts the program, or by the one that does not wait any more
 	type result struct {
@@ -88,10 +94,10 @@ func (s Space) start(ctx context.Context, log *slog.Logger, argv, env []string, 
 	select {
 	case r := <-done:
 		return r.pid, r.err
-	case <-time.After(enterTime):
+	case <-time.After(limit):
 	}
 	if claimed.CompareAndSwap(false, true) {
-		return 0, fmt.Errorf("the process space cannot be entered within %s", enterTime)
+		return 0, fmt.Errorf("the process space cannot be entered within %s", limit)
 	}
 	r := <-done
 	return r.pid, r.err
