@@ -187,6 +187,10 @@ func (t *term) serveClass(ctx context.Context, class string) error {
 		return err
 	}
 	t.entries[classImage(class)] = e
+	if err := t.put(t.entries); err != nil {
+		return err
+	}
+	t.log.Info("machines of a hardware class get their own initramfs", "op", "netboot", "class", class, "bytes", e.Size())
 	return nil
 }
 
