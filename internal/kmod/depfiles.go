@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"path/filepath"
@@ -45,12 +46,12 @@ func (x *Index) parse(files map[string][]byte) error {
 		return fmt.Errorf("%s: %w", filepath.Join(x.dir, depFile), err)
 	}
 	x.parseKernel(files)
-	for _, w := range words(files[aliasFile]) {
+	for w := range words(files[aliasFile]) {
 		if len(w) == 3 && w[0] == "alias" {
 			x.addAlias(w[1], Name(w[2]))
 		}
 	}
-	for _, w := range words(files[softFile]) {
+	for w := range words(files[softFile]) {
 		if len(w) > 3 && w[0] == "softdep" {
 			x.addSoft(Name(w[1]), parseSoft(w[2:]))
 		}
@@ -61,7 +62,7 @@ func (x *Index) parse(files map[string][]byte) error {
 
 // parseKernel takes what the kernel's build says of built-in modules.
 func (x *Index) parseKernel(files map[string][]byte) {
-	for _, w := range words(files[builtinFile]) {
+	for w := range words(files[builtinFile]) {
 		x.builtin[fileName(w[0])] = true
 	}
 	for field := range bytes.SplitSeq(files[infoFile], []byte{0}) {
@@ -86,15 +87,18 @@ func (x *Index) addSoft(module string, s Soft) {
 
 // parseDep reads "kernel/a.ko: kernel/b.ko kernel/c.ko".
 func (x *Index) parseDep(b []byte) error {
-	for i, w := range words(b) {
+	entry := 0
+	for w := range words(b) {
+		entry++
 		file, ok := strings.CutSuffix(w[0], ":")
 		if !ok {
-			return fmt.Errorf("entry %d: %.80q has no colon: is the file damaged? `depmod` writes it anew", i+1, w[0])
+			return fmt.Errorf("entry %d: %.80q has no colon: is the file damaged? `depmod` writes it anew", entry, w[0])
 		}
 		m := &Module{Name: fileName(file), Path: file}
-		for _, p := range slices.Concat([]string{file}, w[1:]) {
+		w[0] = file
+		for _, p := range w {
 			if _, _, ok := splitSuffix(p); !ok || path.Clean(p) != p || strings.HasPrefix(p, "../") {
-				return fmt.Errorf("entry %d: %.80q is no path of a module: is the file damaged? `depmod` writes it anew", i+1, p)
+				return fmt.Errorf("entry %d: %.80q is no path of a module: is the file damaged? `depmod` writes it anew", entry, p)
 			}
 		}
 		for _, d := range w[1:] {
@@ -110,7 +114,7 @@ func (x *Index) parseDep(b []byte) error {
 // parseOrder maps a module's path, without compression, to its place.
 func parseOrder(b []byte) map[string]int {
 	order := map[string]int{}
-	for _, w := range words(b) {
+	for w := range words(b) {
 		plain, _, ok := splitSuffix(w[0])
 		if !ok {
 			// Before Linux 6.2 the kernel's build wrote names of objects.
@@ -123,16 +127,18 @@ func parseOrder(b []byte) map[string]int {
 	return order
 }
 
-// words splits into the words of lines; comments and empty lines are left out.
-func words(b []byte) [][]string {
-	var all [][]string
-	for line := range bytes.Lines(b) {
-		w := strings.Fields(string(line))
-		if len(w) > 0 && !strings.HasPrefix(w[0], "#") {
-			all = append(all, w)
+// words splits into the words of lines; comments and empty lines are left out. The
+// words are parts of one string, and their slice is used again for the next line.
+func words(b []byte) iter.Seq[[]string] {
+	return func(yield func([]string) bool) {
+		var w []string
+		for line := range strings.Lines(string(b)) {
+			w = slices.AppendSeq(w[:0], strings.FieldsSeq(line))
+			if len(w) > 0 && !strings.HasPrefix(w[0], "#") && !yield(w) {
+				return
+			}
 		}
 	}
-	return all
 }
 
 func readBounded(file string, limit int) ([]byte, error) {
@@ -141,10 +147,14 @@ func readBounded(file string, limit int) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err != nil {
+	var buf bytes.Buffer
+	if info, err := f.Stat(); err == nil {
+		buf.Grow(int(min(info.Size(), int64(limit))) + bytes.MinRead)
+	}
+	if _, err := buf.ReadFrom(io.LimitReader(f, int64(limit)+1)); err != nil {
 		return nil, err
 	}
+	b := buf.Bytes()
 	if len(b) > limit {
 		return nil, fmt.Errorf("%s: more than %d bytes", file, limit)
 	}

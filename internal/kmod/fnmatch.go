@@ -1,5 +1,7 @@
 package kmod
 
+import "strings"
+
 // Match reports whether a name matches a pattern of fnmatch(3) without flags,
 // as in modules.alias: * is any text, ? any byte, [a-c] and [!a-c] one byte, \
 // takes away the next byte's meaning. Unlike path.Match, a slash is a byte like
@@ -92,6 +94,9 @@ func literal(pattern string) string {
 
 // Name is a module's name as the kernel has it: a dash is an underscore.
 func Name(name string) string {
+	if !strings.Contains(name, "-") {
+		return name
+	}
 	b := []byte(name)
 	for i, c := range b {
 		if c == '-' {
@@ -104,6 +109,9 @@ func Name(name string) string {
 // underscores does so outside of brackets, where a dash is a range: for aliases
 // and what is compared with them.
 func underscores(alias string) string {
+	if !strings.Contains(alias, "-") {
+		return alias
+	}
 	b, in := []byte(alias), false
 	for i, c := range b {
 		switch {

@@ -35,7 +35,8 @@ type Index struct {
 	sorted  []*Module // in the order of modules.order
 	builtin map[string]bool
 	aliases []alias
-	heads   map[string][]int // places in aliases by the literal beginning of the pattern
+	before  []int          // for each alias, the place of the last one with the same beginning; -1: none
+	heads   map[string]int // last place in aliases, by the literal beginning of the pattern
 	soft    map[string]Soft
 	raw     map[string][]byte // of the kernel image, as read: modules.builtin and modules.builtin.modinfo
 }
@@ -62,7 +63,7 @@ func newIndex(dir string) *Index {
 		dir:     dir,
 		modules: map[string]*Module{},
 		builtin: map[string]bool{},
-		heads:   map[string][]int{},
+		heads:   map[string]int{},
 		soft:    map[string]Soft{},
 		raw:     map[string][]byte{},
 	}
@@ -97,8 +98,13 @@ func (x *Index) add(m *Module) error {
 func (x *Index) addAlias(pattern, module string) {
 	pattern = underscores(pattern)
 	head := literal(pattern)
-	x.heads[head] = append(x.heads[head], len(x.aliases))
+	before, ok := x.heads[head]
+	if !ok {
+		before = -1
+	}
+	x.heads[head] = len(x.aliases)
 	x.aliases = append(x.aliases, alias{pattern, module})
+	x.before = append(x.before, before)
 }
 
 // finish is to be called when everything is in.
@@ -129,7 +135,8 @@ func (x *Index) lookup(name string) (found []*Module, builtin bool) {
 	name = underscores(name)
 	var at []int
 	for n := range len(name) + 1 {
-		for _, i := range x.heads[name[:n]] {
+		i, ok := x.heads[name[:n]]
+		for ; ok && i >= 0; i = x.before[i] {
 			if Match(x.aliases[i].pattern, name) {
 				at = append(at, i)
 			}
