@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/keeper"
+	"ssi/internal/sys"
 )
 
 // initFIFO is the path of the FIFO of sysvinit(8), and initLink its former one.
@@ -111,6 +112,7 @@ func RunInitctl(log *slog.Logger) int {
 	if err := os.Symlink(initFIFO, initLink); err != nil && !errors.Is(err, os.ErrExist) {
 		log.Warn("initctl", "op", "link", "err", err)
 	}
+	sys.ReleaseText() // most of what the start of the program touched is never used again
 	err := serveInitctl(ctx, log, initFIFO, func(e keeper.Ending) error { return EndMachine(e, false) })
 	if err != nil {
 		log.Error("shutdown(8) and reboot(8) of the distribution do not work", "op", "initctl", "err", err)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/keeper"
+	"ssi/internal/sys"
 )
 
 const (
@@ -108,6 +109,7 @@ var errNotReady = errors.New("this machine is no node of a cluster")
 
 // wait waits for the end of a session.
 func wait(pid int) {
+	sys.ReleaseText() // of this process only the wait is left
 	for {
 		var ws unix.WaitStatus
 		if _, err := unix.Wait4(pid, &ws, 0, nil); err != unix.EINTR {
