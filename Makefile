@@ -23,7 +23,7 @@ APT += qemu-system-x86 qemu-utils ipxe-qemu seabios ovmf ipxe pxelinux syslinux-
 VM_PACKAGES := ./internal/vmtest ./init ./netboot/... ./cluster/ntp ./lab ./test
 VM_TESTS    := Machine|Namespace|Network|Boot|VM|Owner|QEMU
 
-.PHONY: help build lab test test-race test-vm bench bench-vm lint fuzz install man generate deps cross clean
+.PHONY: help build lab test test-race test-vm test-generic bench bench-vm lint fuzz install man generate deps cross clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,9 @@ test-race: deps ## all packages once more under the race detector
 
 test-vm: deps ## machines under QEMU: power-on, PXE, power cuts
 	go test -count=1 -timeout 30m -p 1 -run '$(VM_TESTS)' $(VM_PACKAGES)
+
+test-generic: deps ## a machine with an e1000 boots Debian's generic kernel; fetches 100 MB once
+	SSI_TEST_GENERIC=1 go test -count=1 -timeout 30m -v -run TestMachinesGeneric ./test
 
 bench: build ## measure everything beside its peer, print a table
 	@.ci/deps openssh-server etcd-server etcd-client iproute2 procps pdsh strace git python3 gcc libc6-dev tar

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +46,13 @@ type machines struct {
 // is how many nodes vote at most: a cluster of two votes does not outlive either.
 func newMachines(t *testing.T, count, voters int) *machines {
 	t.Helper()
-	m := &machines{Net: vmtest.New(t, count), t: t, kernel: vmtest.CloudKernel(t), binary: vmtest.Binary(t)}
+	return newMachinesOf(t, vmtest.CloudKernel, count, voters)
+}
+
+// newMachinesOf does so with another kernel.
+func newMachinesOf(t *testing.T, kernel func(testing.TB) vmtest.Kernel, count, voters int) *machines {
+	t.Helper()
+	m := &machines{Net: vmtest.New(t, count), t: t, kernel: kernel(t), binary: vmtest.Binary(t)}
 	disk := vmtest.DebianDisk(t, m.kernel, func(root string) error {
 		for name, text := range map[string]string{
 			"etc/ssi/ssi.toml": fmt.Sprintf(firstConfig, voters), "etc/hostname": "first\n", "etc/fstab": "LABEL=ssi-root / ext4 defaults 0 1\n",
@@ -68,11 +75,18 @@ func newMachines(t *testing.T, count, voters int) *machines {
 		if err := os.WriteFile(shadow, s, 0o600); err != nil {
 			return err
 		}
-		b, err := os.ReadFile(m.binary)
-		if err != nil {
+		if err := put(m.binary, filepath.Join(root, "sbin/ssi")); err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(root, "sbin/ssi"), b, 0o755)
+		for _, l := range []string{"/usr/lib/ipxe/snponly.efi", "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"} {
+			if _, err := os.Stat(l); err != nil {
+				t.Skipf("skipped: %v: apt install ipxe systemd-boot-efi", err)
+			}
+			if err := put(l, filepath.Join(root, l)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	initrd := filepath.Join(t.TempDir(), "first.img")
 	if _, err := initramfs.Build(t.Context(), initramfs.Config{Binary: m.binary, Tree: m.kernel.Modules, Classes: []string{"vm"}}, initrd); err != nil {
@@ -90,10 +104,43 @@ func newMachines(t *testing.T, count, voters int) *machines {
 	return m
 }
 
+// put copies a program.
+func put(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o755)
+}
+
 // node describes a machine without a disk that boots from the network.
-func (m *machines) node(n int) *vmtest.Machine {
-	return m.Machine(vm.Spec{Name: fmt.Sprintf("node%d", n), Memory: 512, Boot: vm.BootNetwork,
-		NICs: []vm.NIC{{Segment: "ic", MAC: []byte{0x52, 0x54, 0, 0x55, 0, byte(n)}}}})
+func (m *machines) node(n int, change ...func(*vm.Spec)) *vmtest.Machine {
+	spec := vm.Spec{Name: fmt.Sprintf("node%d", n), Memory: 512, Boot: vm.BootNetwork,
+		NICs: []vm.NIC{{Segment: "ic", MAC: []byte{0x52, 0x54, 0, 0x55, 0, byte(n)}}}}
+	for _, f := range change {
+		f(&spec)
+	}
+	return m.Machine(spec)
+}
+
+// uefi boots by the PXE of UEFI.
+func uefi(s *vm.Spec) { s.Firmware, s.NoROM = vm.UEFI, true }
+
+// uefiHTTP boots by the HTTP boot of UEFI, with its PXE switched off.
+func uefiHTTP(s *vm.Spec) {
+	uefi(s)
+	for _, v := range []string{"IPv4", "IPv6"} {
+		s.Extra = append(s.Extra, "-fw_cfg", "name=opt/org.tianocore/"+v+"PXESupport,string=n")
+	}
+}
+
+// twoNetworks adds a network that has a DHCP server and a router, which leads
+// nowhere.
+func twoNetworks(s *vm.Spec) {
+	s.Extra = append(s.Extra, "-netdev", "user,id=other,restrict=on,ipv6=off", "-device", "virtio-net-pci,netdev=other,romfile=")
 }
 
 // until repeats a command on a machine until its output has a text.
@@ -132,6 +179,15 @@ func (m *machines) run(on *vmtest.Machine, command string) string {
 	return out
 }
 
+// prints runs a command that prints one line, beside what the daemon says on the
+// same console.
+func (m *machines) prints(on *vmtest.Machine, command, line string) {
+	m.t.Helper()
+	if out := m.run(on, command); !slices.Contains(strings.Split(strings.ReplaceAll(out, "\r", ""), "\n"), line) {
+		m.t.Errorf("%s on %s: %q", command, on.Name(), out)
+	}
+}
+
 // sees waits until a machine sees a node UP, or in another state.
 func (m *machines) sees(on *vmtest.Machine, node int, state string) {
 	m.t.Helper()
@@ -139,27 +195,31 @@ func (m *machines) sees(on *vmtest.Machine, node int, state string) {
 }
 
 // TestMachines: a Debian machine with ssi as its init boots machines that are
-// switched on, with nothing but their MAC addresses; their power is cut; and when
-// that of the first one is cut, another one boots machines.
+// switched on, with nothing but their MAC addresses, by BIOS and by UEFI; their power
+// is cut; and when that of the first one is cut, another one boots machines, and one
+// that was just booting goes on.
 func TestMachines(t *testing.T) {
-	m := newMachines(t, 3, 3)
+	if err := vm.Available(vm.UEFI); err != nil {
+		t.Skipf("skipped: %v", err)
+	}
+	m := newMachines(t, 4, 3)
 	m.run(m.first, "ssi cluster init --name vm --node 1")
 	m.sees(m.first, 1, "UP")
 	m.first.Say("booting machines")
 	m.run(m.first, "ssi addnode 52:54:00:55:00:02 --node 2")
+	// The daemon is killed: its next life boots machines again.
+	m.run(m.first, `for p in /proc/[0-9]*; do [ "$(tr '\0' ' ' <$p/cmdline)" = "ssi node " ] && kill -9 ${p#/proc/} && echo killed; done | grep killed`)
+	m.first.Say("booting machines")
 
-	second, third := m.node(2), m.node(3)
+	second, third := m.node(2), m.node(3, uefiHTTP, twoNetworks)
 	second.Start()
 	m.shell(second)
 	m.sees(m.first, 2, "UP")
-	if out := m.run(m.first, "ssi onnode 2 clusternode_num"); strings.TrimSpace(out) != "2" {
-		t.Errorf("onnode 2 clusternode_num: %q", out)
-	}
-	if out := m.run(second, "onnode 1 cat /etc/hostname"); strings.TrimSpace(out) != "first" {
-		t.Errorf("onnode 1 cat /etc/hostname: %q", out)
-	}
+	m.prints(m.first, "ssi onnode 2 clusternode_num", "2")
+	m.prints(second, "onnode 1 cat /etc/hostname", "first")
 
-	// A machine that nobody knows waits until it is approved.
+	// A machine that nobody knows waits until it is approved. Its image has the same
+	// command line for all: it finds out by itself which interface is that of the cluster.
 	third.Start()
 	m.shell(third)
 	m.until(m.first, "ssi node ls", "52:54:00:55:00:03")
@@ -176,19 +236,27 @@ func TestMachines(t *testing.T) {
 	m.sees(second, 3, "UP")
 	m.until(m.first, "ssi cluster | grep -c voter", "3")
 
-	// The first one goes: another one holds init and boots the next.
-	m.until(second, "ls /var/lib/ssi/netboot", "initrd.img")
-	m.until(third, "ls /var/lib/ssi/netboot", "initrd.img")
-	m.first.Cut()
-	m.sees(second, 1, "DOWN")
-	m.run(second, "ssi addnode 52:54:00:55:00:04 --node 4")
-	// Firmware that finds no DHCP server gives up: port 67 (0043) is open on one of them.
-	m.until(second, "onnode 2 cat /proc/net/udp; onnode 3 cat /proc/net/udp", "0043")
-	fourth := m.node(4)
+	// The first one goes: another one holds init. A machine that waits to be approved
+	// finds it, and a new one boots from it.
+	m.until(second, "ls /var/lib/ssi/netboot", "linuxx64.efi.stub")
+	m.until(third, "ls /var/lib/ssi/netboot", "linuxx64.efi.stub")
+	fourth := m.node(4, uefi)
 	fourth.Start()
 	m.shell(fourth)
+	m.until(m.first, "ssi node ls", "52:54:00:55:00:04")
+	fourth.Say("ssi node approve 52:54:00:55:00:04")
+	m.first.Cut()
+	cut := time.Now()
+	m.sees(second, 1, "DOWN")
+	t.Logf("power cut to DOWN: %v", time.Since(cut).Round(time.Second/10))
+	fourth.Say(`boots machines at http://10\.55\.0\.\d+:8067 now, no more at http://10\.55\.0\.1:8067`)
+	t.Logf("power cut to a machine that found the new init: %v", time.Since(cut).Round(time.Second/10))
+	m.run(second, "ssi node approve 52:54:00:55:00:04 --node 4")
 	m.sees(second, 4, "UP")
-	if out := m.run(third, "onnode 4 clusternode_num"); strings.TrimSpace(out) != "4" {
-		t.Errorf("onnode 4 clusternode_num: %q", out)
-	}
+	m.run(second, "ssi addnode 52:54:00:55:00:05 --node 5")
+	fifth := m.node(5)
+	fifth.Start()
+	m.shell(fifth)
+	m.sees(second, 5, "UP")
+	m.prints(third, "onnode 5 clusternode_num", "5")
 }
