@@ -301,6 +301,12 @@ func TestClasses(t *testing.T) {
 		if err != nil || len(p) <= len(base) {
 			t.Errorf("%s: %d patterns, %v", c, len(p), err)
 		}
+		// A machine whose class is wrong can still say so.
+		for _, nic := range []string{"virtio_net", "e1000", "e1000e", "igb", "ixgbe", "r8169", "tg3", "bnxt_en", "mlx4_en", "mlx5_core"} {
+			if !slices.Contains(p, nic) {
+				t.Errorf("%s has no %s", c, nic)
+			}
+		}
 	}
 	for line := range strings.Lines(classes) {
 		if w := strings.Fields(line); len(w) > 0 && w[0] != "base" && w[0] != "fallback" && !slices.Contains(Classes(), w[0]) {
