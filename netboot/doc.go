@@ -11,6 +11,10 @@
 // init serves at once: what it mirrored is neither unpacked nor read again, and the
 // unified kernel image, which names this server, is made beside that.
 //
+// Beside the initramfs for all machines there is one for each hardware class that
+// the table of machines names, made while the node serves (followClasses); until
+// then, and where it cannot be made, the machines of the class get the one for all.
+//
 // Goroutines: those of the servers, which serve waits for; Work and Mirror run in
 // their callers'. No locks but those of addresses and known, leaves.
 //
