@@ -14,8 +14,10 @@ const (
 	// MaxPool is how many addresses a range of a pool has.
 	MaxPool = 1 << 16
 
-	// MinLease and MaxLease bound the lease times.
-	MinLease, MaxLease = time.Minute, 30 * 24 * time.Hour
+	// MinLease is the shortest lease time.
+	MinLease = time.Minute
+	// MaxLease is the longest.
+	MaxLease = 30 * 24 * time.Hour
 	// Grace is how much longer than told a lease is kept.
 	Grace = time.Minute
 	// Quarantine is how long a declined address rests.

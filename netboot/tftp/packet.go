@@ -17,8 +17,10 @@ const (
 	MaxName = 255
 	// DefaultBlock is the size of a block that was not negotiated (RFC 1350).
 	DefaultBlock = 512
-	// MinBlock and MaxBlock are what may be negotiated (RFC 2348).
-	MinBlock, MaxBlock = 8, 65464
+	// MinBlock is the smallest block that may be negotiated (RFC 2348).
+	MinBlock = 8
+	// MaxBlock is the largest.
+	MaxBlock = 65464
 	// MaxWindow is how many blocks are sent without an acknowledgement; a
 	// client that asks for more gets this (RFC 7440 allows 65535).
 	MaxWindow = 64
