@@ -1,6 +1,8 @@
 package test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -8,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"ssi/internal/vm"
@@ -15,7 +18,9 @@ import (
 	"ssi/netboot/initramfs"
 )
 
-// bondConfig is /etc/ssi/ssi.toml of a machine whose interconnect is a bond.
+// bondConfig is /etc/ssi/ssi.toml of a machine with two interconnects, which are
+// bonds: one of NICs on a switch, one of cables to the other machine, because the
+// emulated switch speaks no LACP.
 const bondConfig = `name = "bonded%[1]d"
 max_voters = 1
 log_level = "error"
@@ -25,19 +30,26 @@ name = "ic0"
 address = ["10.56.0.%[1]d/24"]
 role = "interconnect"
 [interface.bond]
-mode = "%[2]s"
 miimon = 50
 members = ["52:54:00:56:0%[1]d:00", "52:54:00:56:0%[1]d:01"]
+
+[[interface]]
+name = "ic1"
+address = ["10.57.0.%[1]d/24"]
+role = "interconnect"
+[interface.bond]
+mode = "802.3ad"
+miimon = 50
+members = ["52:54:00:56:0%[1]d:02", "52:54:00:56:0%[1]d:03"]
 `
 
-// bonded is a cluster of two machines without disks; each has two NICs, on the
-// segments given.
+// bonded is a cluster of two machines without disks.
 type bonded struct {
 	*machines
 	nodes [2]*vmtest.Machine
 }
 
-func newBonded(t *testing.T, mode string, segments [2]string) *bonded {
+func newBonded(t *testing.T) *bonded {
 	t.Helper()
 	b := &bonded{machines: &machines{Net: vmtest.New(t, 2), t: t}}
 	const busybox = "/bin/busybox"
@@ -52,7 +64,7 @@ func newBonded(t *testing.T, mode string, segments [2]string) *bonded {
 			Dirs:     []string{"/etc/ssi", "/root", "/tmp", "/var/lib/ssi", "/bin", "/usr/bin", "/usr/sbin"},
 			Programs: []initramfs.Program{{Source: busybox}},
 			Files: []initramfs.File{
-				{Path: "/etc/ssi/ssi.toml", Data: fmt.Appendf(nil, bondConfig, i+1, mode)},
+				{Path: "/etc/ssi/ssi.toml", Data: fmt.Appendf(nil, bondConfig, i+1)},
 				{Path: "/etc/passwd", Data: []byte("root:x:0:0:root:/root:/bin/sh\n")},
 				{Path: "/etc/group", Data: []byte("root:x:0:\ntty:x:5:\n")},
 			},
@@ -73,7 +85,7 @@ func newBonded(t *testing.T, mode string, segments [2]string) *bonded {
 			// 802.3ad works between ports that know their speed and are full duplex.
 			Extra: []string{"-global", "virtio-net-pci.speed=1000", "-global", "virtio-net-pci.duplex=full"},
 		}
-		for nic, segment := range segments {
+		for nic, segment := range []string{"ic", "ic", "cable0", "cable1"} {
 			spec.NICs = append(spec.NICs, vm.NIC{Segment: segment, MAC: net.HardwareAddr{0x52, 0x54, 0, 0x56, byte(i + 1), byte(nic)}})
 		}
 		b.nodes[i] = b.Machine(spec)
@@ -90,6 +102,9 @@ func (b *bonded) found() {
 	}
 	for _, m := range b.nodes {
 		b.shell(m)
+	}
+	for _, m := range b.nodes {
+		b.await(m, "ip addr show dev ic0 2>/dev/null | grep -q 10.56 && ip addr show dev ic1 2>/dev/null | grep -q 10.57")
 	}
 	first, second := b.nodes[0], b.nodes[1]
 	b.run(first, "ssi cluster init --name bonds --node 1")
@@ -110,6 +125,21 @@ func (b *bonded) await(on *vmtest.Machine, condition string) {
 func (b *bonded) moves(bytes int) {
 	b.t.Helper()
 	b.run(b.nodes[0], fmt.Sprintf(`n=$(($(wc -c </tmp/back)+%d)); until [ $(wc -c </tmp/back) -ge $n ]; do sleep 0.1; done`, bytes))
+}
+
+// begin begins to watch both machines and to send a stream; what it returns ends
+// that and checks that the stream is whole and that nothing else happened.
+func (b *bonded) begin() (check func()) {
+	b.t.Helper()
+	b.run(b.nodes[0], "rm -f /tmp/stop /tmp/status /tmp/back")
+	b.stream()
+	first, second := b.quiet(b.nodes[0]), b.quiet(b.nodes[1])
+	return func() {
+		b.t.Helper()
+		first()
+		second()
+		b.stop()
+	}
 }
 
 // stream begins to send bytes to node 2 and back, until stop.
@@ -188,22 +218,69 @@ func (b *bonded) active(on *vmtest.Machine) int {
 
 // TestBondOfMachines: a cable of the bond over which two machines are a cluster is
 // pulled, and then the other one. The connections stay, nobody is suspected, and
-// a stream over it is whole.
+// a stream is whole. When the whole bond is dead, the cluster goes on over the second
+// interconnect; there the same is true of 802.3ad.
 func TestBondOfMachines(t *testing.T) {
-	b := newBonded(t, "active-backup", [2]string{"ic", "ic"})
-	first := b.nodes[0]
-	b.stream()
-	checks := []func(){b.quiet(first), b.quiet(b.nodes[1])}
+	b := newBonded(t)
+	first, second := b.nodes[0], b.nodes[1]
+	check := b.begin()
 	for range 2 {
 		nic := b.active(first)
 		first.Link(nic, false)
 		b.await(first, fmt.Sprintf(`! grep -q :0%d$ /sys/class/net/$(cat /sys/class/net/ic0/bonding/active_slave)/bonding_slave/perm_hwaddr`, nic))
 		b.moves(1 << 18)
 		first.Link(nic, true)
-		b.await(first, `[ "$(cat /sys/class/net/eth?/bonding_slave/mii_status | grep -c up)" = 2 ]`)
+		b.await(first, `[ "$(cat /sys/class/net/eth?/bonding_slave/mii_status | grep -c up)" = 4 ]`)
 	}
-	for _, check := range checks {
-		check()
+	check()
+	b.until(second, "ssi cluster -v | grep -c 'interconnect, active-backup over eth'", "2")
+	b.until(second, "ssi onnode 2 cat /proc/cluster/events", "of ic0: no carrier")
+
+	before := b.calm(first)
+	b.cable(0, false)
+	b.cable(1, false)
+	b.await(first, `ssi onnode 2 true 2>/dev/null`)
+	b.sees(first, 2, "UP")
+	t.Logf("over the second interconnect: before %+v, after %+v", before, b.calm(first))
+
+	// What was open over the first interconnect ends by its timeouts.
+	for _, m := range b.nodes {
+		b.await(m, `! awk '$4=="01" && $2 ~ /380A:/ {print}' /proc/net/tcp /proc/net/tcp6 | grep -q .`)
 	}
-	b.stop()
+	b.works(2)
+	check = b.begin()
+	for _, nic := range []int{2, 3} {
+		b.cable(nic, false)
+		b.works(1)
+		b.moves(1 << 18)
+		b.cable(nic, true)
+		b.works(2)
+	}
+	check()
+}
+
+// works waits until so many ports of 802.3ad collect and distribute on both ends:
+// 0x3f is that a port and all that leads to it is well (IEEE 802.1AX, 6.4.2.3).
+func (b *bonded) works(ports int) {
+	b.t.Helper()
+	for _, m := range b.nodes {
+		b.await(m, fmt.Sprintf(`[ "$(cd /sys/class/net/ic1; for p in lower_*/bonding_slave; do cat $p/mii_status $p/ad_actor_oper_port_state $p/ad_partner_oper_port_state | tr '\n' ' '; echo; done | grep -c 'up 63 63')" = %d ]`, ports))
+	}
+}
+
+// cable pulls a cable between the two machines or puts it back: both see it at
+// once.
+func (b *bonded) cable(nic int, up bool) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), vmtest.Patience)
+	defer cancel()
+	var errs [2]error
+	var wg sync.WaitGroup
+	for i, m := range b.nodes {
+		wg.Go(func() { errs[i] = m.SetLink(ctx, nic, up) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		b.t.Fatal(err)
+	}
 }
