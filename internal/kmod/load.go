@@ -125,6 +125,7 @@ func hint(err error) string {
 
 // System is the running kernel.
 type System struct {
+	sys         string
 	compression string // that it undoes itself; "" if none
 }
 
@@ -132,9 +133,15 @@ type System struct {
 func NewSystem(sys string) *System {
 	b, err := os.ReadFile(filepath.Join(sys, "module/compression"))
 	if err != nil {
-		return &System{} // CONFIG_MODULE_DECOMPRESS is off
+		return &System{sys: sys} // CONFIG_MODULE_DECOMPRESS is off
 	}
-	return &System{compression: strings.TrimSpace(string(b))}
+	return &System{sys: sys, compression: strings.TrimSpace(string(b))}
+}
+
+// live reports whether a module is loaded: it is ready, and will not be replaced.
+func (s *System) live(name string) bool {
+	b, err := os.ReadFile(filepath.Join(s.sys, "module", name, "initstate"))
+	return err == nil && strings.TrimSpace(string(b)) == "live"
 }
 
 // Insert is finit_module(2); modules that the kernel cannot decompress itself
@@ -143,6 +150,11 @@ func (s *System) Insert(file, params string) error {
 	_, compression, ok := splitSuffix(file)
 	if !ok {
 		return fmt.Errorf("%s: not a module", file)
+	}
+	// The kernel would say so, too, but only when it has read the file and checked
+	// its signature (kernel file kernel/module/main.c, load_module).
+	if s.live(fileName(file)) {
+		return unix.EEXIST
 	}
 	if compression != "" && compression != s.compression {
 		b, err := ReadFile(file)

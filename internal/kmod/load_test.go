@@ -176,6 +176,27 @@ func TestModaliases(t *testing.T) {
 	}
 }
 
+// What is loaded is not read again.
+func TestLive(t *testing.T) {
+	sys := t.TempDir()
+	for name, state := range map[string]string{"crc_itu_t": "live", "loop": "coming"} {
+		dir := filepath.Join(sys, "module", name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "initstate"), []byte(state+"\n"), 0o444); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := NewSystem(sys)
+	for file, loaded := range map[string]bool{"lib/crc-itu-t.ko.xz": true, "drivers/block/loop.ko": false, "fs/fuse.ko": false} {
+		err := s.Insert(filepath.Join(t.TempDir(), file), "")
+		if err == nil || errors.Is(err, unix.EEXIST) != loaded {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
 func TestParseEvent(t *testing.T) {
 	e, err := ParseEvent([]byte("add@/devices/a/b\x00ACTION=add\x00DEVPATH=/devices/a/b\x00SUBSYSTEM=block\x00MODALIAS=x:y=z\x00DEVNAME=sda1\x00DEVTYPE=partition\x00SEQNUM=7\x00"))
 	if want := (Event{"add", "/devices/a/b", "block", "x:y=z", "sda1", "partition"}); err != nil || e != want {
