@@ -218,6 +218,7 @@ func (t *Transport) dial(ctx context.Context, p *peer, proto string, h hello) (*
 	if err := tc.HandshakeContext(ctx); err != nil {
 		stop()
 		c.abort(nil)
+		p.tried(l, addr, false)
 		return nil, dialError(p.node, addr, err)
 	}
 	c.identify(tc, p.node, "", proto)
@@ -228,8 +229,10 @@ func (t *Transport) dial(ctx context.Context, p *peer, proto string, h hello) (*
 	}
 	if err != nil {
 		c.abort(nil)
+		p.tried(l, addr, false)
 		return nil, dialError(p.node, addr, err)
 	}
+	p.tried(l, addr, true)
 	if refusal != nil {
 		c.abort(nil)
 		return nil, refusal

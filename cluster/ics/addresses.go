@@ -12,16 +12,29 @@ import (
 // one is tried beside it ("Connection Attempt Delay", RFC 8305 section 5).
 const attemptDelay = 250 * time.Millisecond
 
-// addresses are those of a peer in the order in which to try them: the one that
-// answered last, then as the peer prefers.
+// addresses are those of a peer in the order in which to try them: as the peer
+// prefers, but begun with the one that is known to work.
 func (p *peer) addresses(l *life) []string {
 	all := append([]string{l.Addr}, l.Others...)
-	if last := p.answered.Load(); last != nil {
-		if i := slices.Index(all, *last); i > 0 {
-			all = slices.Insert(slices.Delete(all, i, i+1), 0, *last)
+	if first := p.first.Load(); first != nil {
+		if i := slices.Index(all, *first); i > 0 {
+			all = slices.Insert(slices.Delete(all, i, i+1), 0, *first)
 		}
 	}
 	return all
+}
+
+// tried notes whether a peer was found at an address: then that is tried first from
+// now on, else the one that follows it, because somebody else may have it.
+func (p *peer) tried(l *life, addr string, found bool) {
+	if len(l.Others) == 0 {
+		return
+	}
+	if !found {
+		all := append([]string{l.Addr}, l.Others...)
+		addr = all[(slices.Index(all, addr)+1)%len(all)]
+	}
+	p.first.Store(&addr)
 }
 
 // connect connects to a peer at the first of its addresses that answers. The
@@ -65,7 +78,6 @@ func (t *Transport) connect(ctx context.Context, p *peer, l *life) (net.Conn, st
 		case a := <-done:
 			ended++
 			if a.err == nil {
-				p.answered.Store(&a.addr)
 				return a.c, a.addr, nil
 			}
 			errs = append(errs, a.err)

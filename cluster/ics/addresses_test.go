@@ -20,11 +20,16 @@ type wires struct {
 	cut   map[string]bool // silent: nothing is refused, nothing answers
 	dials map[string]int
 	open  map[string][]net.Conn
+
+	strange string // who listens at strange:1
 }
 
 func (w *wires) dial(ctx context.Context, addr string) (net.Conn, error) {
 	w.mu.Lock()
 	cut, to := w.cut[addr], w.to
+	if addr == "strange:1" {
+		to = w.strange
+	}
 	w.dials[addr]++
 	w.mu.Unlock()
 	switch {
@@ -150,6 +155,29 @@ func TestNoInterconnect(t *testing.T) {
 		t.Fatal("a connection over no interconnect")
 	}
 	wantKind(t, dialError(2, "refuses:1", err), errno.Unavailable, "refuses:1", "ic1:1")
+}
+
+// Somebody else has the preferred address: the next attempts go elsewhere.
+func TestStrangeInterconnect(t *testing.T) {
+	tn, w := twoWires(t, "strange:1", "ic1:1")
+	tn.start(3, nil)
+	w.mu.Lock()
+	w.strange = tn.nodes[3].addr
+	w.mu.Unlock()
+	one, two := tn.nodes[1], tn.nodes[2]
+	eventually(t, "a call", func() bool {
+		got, err := one.call(t.Context(), 2, "x")
+		return err == nil && got == "x"
+	})
+	eventually(t, "a message", func() bool {
+		one.Send(2, []byte("y"))
+		select {
+		case m := <-two.echo.messages:
+			return m.text == "y"
+		default:
+			return false
+		}
+	})
 }
 
 // The addresses of all interconnects of a node are those of a peer.

@@ -28,9 +28,9 @@
 // # Interconnects
 //
 // A peer may have several addresses, one on each network that connects the nodes.
-// A new connection takes the first that answers: the one that answered last, then
-// in the order that the peer prefers; the next one is tried beside it when there
-// is no answer for attemptDelay (as RFC 8305). A connection stays where it is:
+// A new connection takes the first that answers: the one where the peer was found
+// last, then in the order that the peer prefers; the next one is tried beside it
+// when there is no answer for attemptDelay (as RFC 8305). A connection stays where it is:
 // when its network dies it ends by its timeout (TCP_USER_TIMEOUT; messages after
 // Limits.MessageTimeout), and the next one goes another way. Only a bond keeps
 // connections over the loss of a link.

@@ -13,16 +13,16 @@ import (
 // peer is the transport's side of one node, kept until Close: its number may
 // come back.
 type peer struct {
-	t        *Transport
-	node     id.Node
-	link     link // for calls
-	out      *outbox
-	life     atomic.Pointer[life]
-	answered atomic.Pointer[string] // the address that answered last, of a peer with several
-	streams  [2]atomic.Int32        // bulk streams: out, in
-	dials    chan struct{}          // one place per handshake in progress
-	inConn   atomic.Pointer[conn]   // the ssi-raft connection it sends on
-	reading  chan struct{}          // one place: who may read its messages
+	t       *Transport
+	node    id.Node
+	link    link // for calls
+	out     *outbox
+	life    atomic.Pointer[life]
+	first   atomic.Pointer[string] // the address to try first, of a peer with several
+	streams [2]atomic.Int32        // bulk streams: out, in
+	dials   chan struct{}          // one place per handshake in progress
+	inConn  atomic.Pointer[conn]   // the ssi-raft connection it sends on
+	reading chan struct{}          // one place: who may read its messages
 }
 
 // life is what is known of a peer in one view; ctx is shared by the views
