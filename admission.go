@@ -103,6 +103,10 @@ func (n *nodeRole) askAdmission(ctx context.Context, url string) error {
 		case errors.Is(err, machine.ErrDenied):
 			pause = max(pause, deniedPause)
 		}
+		if now, notFound := machine.Find(ctx, mac); notFound == nil && now != url { // init has moved
+			url = now
+			n.setClock(ctx, url)
+		}
 		n.log.Warn("this machine is no node yet", "op", "admission", "by", url, "err", err, "again_in", pause)
 		select {
 		case <-ctx.Done():

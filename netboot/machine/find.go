@@ -26,6 +26,20 @@ const (
 	maxFrame  = 1500        // bytes of an answer
 )
 
+// Find asks on the segment of the machine with this MAC address who boots machines
+// now, and returns its URL (http://HOST:PORT).
+func Find(ctx context.Context, mac string) (string, error) {
+	m, err := ParseMAC(mac)
+	url := ""
+	if err == nil {
+		url, err = find(ctx, m)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find who boots machines: %w", err)
+	}
+	return url, nil
+}
+
 // find asks on the segment of this machine who boots machines now, and returns its
 // URL (http://HOST:PORT): when init has moved, what the boot loader told holds no
 // more. It asks as iPXE would, at the port for programs that have an address

@@ -84,11 +84,14 @@ func TestFind(t *testing.T) {
 		return address("s0", "10.9.0.1/24")
 	})
 	search := func() (url string, err error) {
-		err = client.do(func() (err error) { url, err = find(t.Context(), mac(1)); return err })
+		err = client.do(func() (err error) { url, err = Find(t.Context(), mac(1).String()); return err })
 		return url, err
 	}
 	if url, err := search(); err == nil || !strings.Contains(err.Error(), "no interface with the address 52:54:00:00:00:01") {
 		t.Errorf("without an address: %q, %v", url, err)
+	}
+	if _, err := Find(t.Context(), "x"); err == nil || !strings.Contains(err.Error(), "is no MAC") {
+		t.Errorf("a bad MAC: %v", err)
 	}
 	client.must("address", func() error { return address("eth0", "10.9.0.2/24") })
 	if url, err := search(); err == nil || !strings.Contains(err.Error(), "eth0: nobody answers") {
