@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -32,7 +33,7 @@ func TestBootTimes(t *testing.T) {
 		nodes[i] = m.node(i + 2)
 		m.run(m.first, fmt.Sprintf("ssi addnode 52:54:00:55:00:%02x --node %d --class vm", i+2, i+2))
 	}
-	m.first.Say("get their own initramfs.* class=vm")
+	m.served("vm")
 
 	var times []time.Duration
 	for range alone {
@@ -81,6 +82,18 @@ func TestBootTimes(t *testing.T) {
 	}
 	kernel := m.clock().Add(-time.Duration(up * float64(time.Second)))
 	t.Logf("first node, start of the kernel to UP: %v", m.upSince(1).Sub(kernel).Round(10*time.Millisecond))
+}
+
+// served waits until machines of a hardware class get their own initramfs. The
+// first node makes it, on its emulated processor.
+func (m *machines) served(class string) {
+	m.t.Helper()
+	const limit = 10 * time.Minute
+	ctx, cancel := context.WithTimeout(m.t.Context(), limit)
+	defer cancel()
+	if _, err := m.first.Machine.Expect(ctx, "get their own initramfs.* class="+class); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // clock is what the first machine's clock says.
