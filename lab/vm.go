@@ -168,6 +168,7 @@ func (v *VM) pack(ctx context.Context, o *Options) error {
 	c.Dirs = append(slices.Clone(c.Dirs), stateDir)
 	c.Files = append(slices.Clone(c.Files),
 		initramfs.File{Path: configDir + "/ssi.toml", Data: []byte(firstConfig(o.Nodes))},
+		initramfs.File{Path: "/etc/hostname", Data: []byte(Host(1) + "\n")},
 		initramfs.File{Path: "/etc/fstab", Data: []byte("LABEL=" + firstLabel + " " + stateDir + " ext4 defaults 0 0\n")})
 	if _, err := initramfs.Build(ctx, c, filepath.Join(dir, firstImage)); err != nil {
 		return fmt.Errorf("lab: initramfs of node 1: %w", err)

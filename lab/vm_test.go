@@ -188,12 +188,12 @@ func TestVM(t *testing.T) {
 	run("up", "--vm", "-n", "2", "--kernel", kernel.Image, "--modules", kernel.Modules)
 
 	// Output and status are the command's.
-	cmd := lab("exec", name, "1", "--", "sh", "-c", "echo it\\'s; onnode 2 clusternode_num; exit 7")
+	cmd := lab("exec", name, "1", "--", "sh", "-c", "echo it\\'s; uname -n; onnode 2 clusternode_num; exit 7")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	var status *exec.ExitError
-	if !errors.As(err, &status) || status.ExitCode() != 7 || !strings.Contains(string(out), "it's\n2\n") {
+	if !errors.As(err, &status) || status.ExitCode() != 7 || !strings.Contains(string(out), "it's\nnode1\n2\n") {
 		t.Errorf("exec: %q, %v: %s", out, err, stderr.Bytes())
 	}
 
