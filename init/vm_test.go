@@ -153,7 +153,7 @@ func TestMachine(t *testing.T) {
 		modules(t, r, kernel, "virtio_pci", "virtio_blk", "ext4", "softdog", "i6300esb")
 	}
 	// The distribution's own poweroff, or what it does, see boot.RunInitctl.
-	powerOff := `busybox printf 'i\031\t\003\001\000\000\000000\000\000\000' >/run/request; busybox truncate -s 384 /run/request; busybox cat /run/request >/run/initctl`
+	powerOff := `busybox printf 'i\031\t\003\001\000\000\0000\000\000\000' >/run/request; busybox truncate -s 384 /run/request; busybox cat /run/request >/run/initctl`
 	if _, err := os.Stat("/bin/systemctl"); err == nil {
 		programs(t, root, "/bin/systemctl")
 		if err := os.Symlink("/bin/systemctl", filepath.Join(root, "sbin/poweroff")); err != nil {
