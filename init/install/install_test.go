@@ -28,7 +28,7 @@ func TestInstallAndUninstall(t *testing.T) {
 	if got := read(t, root, "usr/sbin/ssi"); got != string(o.Binary) {
 		t.Errorf("/sbin/ssi holds %q", got)
 	}
-	for _, p := range []string{"etc/ssi/ssi.toml", "var/lib/ssi/netboot", "var/lib/ssi/cluster.json", "usr/local/share/man/man1/onnode.1"} {
+	for _, p := range []string{"etc/ssi/ssi.toml", "var/lib/ssi/netboot", "cluster", "var/lib/ssi/cluster.json", "usr/local/share/man/man1/onnode.1"} {
 		if _, err := os.Stat(filepath.Join(root, p)); err != nil {
 			t.Error(err)
 		}

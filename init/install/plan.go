@@ -118,7 +118,7 @@ func plan(d *disk, o Options) (items []item, c config.Config, notes []string, er
 		return nil, c, nil, err
 	}
 	items = append(items, item{kind: kindFile, path: configFile, content: text, mode: 0o644, once: true})
-	items = append(items, item{kind: kindDir, path: NetbootIn, mode: 0o755})
+	items = append(items, item{kind: kindDir, path: NetbootIn, mode: 0o755}, item{kind: kindDir, path: ClusterIn, mode: 0o755})
 	boot, more := bootItems(d, o.Default)
 	return append(items, boot...), c, append(notes, more...), nil
 }

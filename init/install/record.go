@@ -15,6 +15,7 @@ const (
 	LinkDir   = "/usr/local/bin"
 	ManDir    = "/usr/local/share/man/man1"
 	NetbootIn = "/var/lib/ssi/netboot"
+	ClusterIn = "/cluster" // where ssi mounts what the nodes see of each other (vproc/procfs)
 
 	recordFile = StateDir + "/install.json"
 	savedDir   = StateDir + "/install.d"
