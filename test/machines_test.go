@@ -209,7 +209,7 @@ func TestMachines(t *testing.T) {
 	m.run(m.first, "ssi addnode 52:54:00:55:00:02 --node 2")
 	// The daemon is killed: its next life boots machines again.
 	m.run(m.first, `for p in /proc/[0-9]*; do [ "$(tr '\0' ' ' <$p/cmdline)" = "ssi node " ] && kill -9 ${p#/proc/} && echo killed; done | grep killed`)
-	m.first.Say("booting machines")
+	m.until(m.first, "cat /proc/net/udp", "0043") // port 67; that of the killed one closed with it
 
 	second, third := m.node(2), m.node(3, uefiHTTP, twoNetworks)
 	second.Start()
