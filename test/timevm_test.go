@@ -22,21 +22,22 @@ func TestTimeOfMachines(t *testing.T) {
 		t.Skip("skipped: a measurement, which another load of this computer decides; SSI_BENCH=1 runs it")
 	}
 	m := newMachines(t, 2, 1)
+	m.give()
 	watch := m.Netns("ic", "watch", "10.55.0.250/24")
 	m.run(m.first, "date -s @$(($(date +%s) + 3))")
 	m.run(m.first, "ssi cluster init --name vm --node 1")
 	m.sees(m.first, 1, "UP")
-	m.until(m.first, "cat /proc/net/udp", "0043") // it serves DHCP
+	m.serving()
 	m.until(m.first, "ssi cluster -v", "its own clock is the reference, stratum 10")
 	m.run(m.first, "ssi addnode 52:54:00:55:00:02 --node 2")
 
 	second := m.node(2)
 	second.Start()
-	m.shell(second)
+	second.Say(`the clock was set by`)
 	m.sees(m.first, 2, "UP")
-	m.until(second, "ssi cluster -v", "follows 10.55.0.1:123")
-	m.run(second, "test -e /run/ssi/clock-was-set")
-	inet := regexp.MustCompile(`inet (10\.55\.0\.\d+)/`).FindStringSubmatch(m.run(second, "ip -4 addr"))
+	const status = "ssi onnode 2 /sbin/ssi cluster -v"
+	m.until(m.first, status, "follows 10.55.0.1:123")
+	inet := regexp.MustCompile(`(10\.55\.0\.\d+) +\S+ +\S+ +52:54:00:55:00:02`).FindStringSubmatch(m.run(m.first, "cat /proc/net/arp"))
 	if inet == nil {
 		t.Fatal("the second node has no address")
 	}
@@ -48,7 +49,7 @@ func TestTimeOfMachines(t *testing.T) {
 		last := apart[len(apart)-1]
 		t.Logf("node 2 is %v ahead, or up to %v more or less", last.Middle(), last.Error())
 	}
-	t.Log(regexp.MustCompile(`time: .*`).FindAllString(m.run(second, "ssi cluster -v"), -1))
+	t.Log(regexp.MustCompile(`time: .*`).FindAllString(m.run(m.first, status), -1))
 	var offsets, errors []time.Duration
 	for _, a := range apart[samples-counted:] {
 		offsets, errors = append(offsets, a.Middle().Abs()), append(errors, a.Error())
