@@ -152,7 +152,7 @@ func TestBadMachines(t *testing.T) {
 			Append: "console=ttyS0 rdinit=/sbin/ssi panic=-1 quiet loglevel=4 ssi.cluster=http://10.55.0.1:8067 BOOTIF=01-52-54-00-55-00-03",
 		})
 	}
-	t.Run("no NIC and little memory", func(t *testing.T) {
+	{ // no NIC and little memory.
 		a := direct("bare", 160, nil)
 		a.Start()
 		a.Say(`memory: FAILED: this machine has \d+ MiB of memory, a node needs \d+`)
@@ -160,8 +160,8 @@ func TestBadMachines(t *testing.T) {
 			a.Say(`waiting for the network.*this machine has no network interface`)
 		}
 		a.Cut()
-	})
-	t.Run("no carrier, no answer, a clock of the future", func(t *testing.T) {
+	}
+	{ // no carrier, no answer, a clock of the future.
 		m.run(m.first, "ssi addnode 52:54:00:55:00:03 --node 3")
 		a := direct("lonely", 256, []vm.NIC{{Segment: "ic", MAC: []byte{0x52, 0x54, 0, 0x55, 0, 3}}}, "-rtc", "base=2040-01-02T03:04:05")
 		a.Start()
@@ -174,12 +174,12 @@ func TestBadMachines(t *testing.T) {
 		a.Link(0, true)
 		a.Say(`waiting for the network.*no DHCP server`)
 		ic.ClearFaults()
-		a.Say(`the clock was set by -1\d{5}h`)
+		a.Say(`the clock was set by -\d{4,}h`)
 		// It does not have its kernel from the cluster, so it gets no credential.
 		a.Say(`this machine must boot again, from the network`)
 		a.Off()
-	})
-	t.Run("damaged boot files, a clock of the past", func(t *testing.T) {
+	}
+	{ // damaged boot files, a clock of the past.
 		m.run(m.first, "ssi addnode 52:54:00:55:00:02 --node 2")
 		m.run(m.first, fmt.Sprintf("cp -p %s/initrd.img /root/saved && truncate -s 1000000 %s/initrd.img", bootFiles, bootFiles))
 		a := m.Machine(vm.Spec{Name: "node2", Memory: 512, Boot: vm.BootNetwork, Extra: []string{"-rtc", "base=1980-01-02T03:04:05"},
@@ -189,7 +189,7 @@ func TestBadMachines(t *testing.T) {
 		a.Say(`trying again in`)
 		m.first.Say(`the file was changed after it was checked`)
 		m.run(m.first, fmt.Sprintf("cp -p /root/saved %s/initrd.img", bootFiles))
-		a.Say(`the clock was set by 4\d{5}h`)
+		a.Say(`the clock was set by \d{5,}h`)
 		m.sees(m.first, 2, "UP")
-	})
+	}
 }

@@ -7,7 +7,8 @@
 // of all segments and a summary are kept, and the test's output says where.
 // CloudKernel and GenericKernel are Debian's 6.12 kernels, fetched once; Binary is ssi, built
 // when it changed; Made keeps what else takes long to make; Net.Netns is a network
-// namespace for servers of the test.
+// namespace for servers of the test; Net.Clock reads the clock of a machine from
+// outside of it.
 //
 // Kernel, binaries, locks and artefacts are in the directory that SSI_TEST_CACHE
 // names, by default ssi-test in the user's cache directory. Nothing else outside

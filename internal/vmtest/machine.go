@@ -83,7 +83,7 @@ func (m *Machine) Resume() {
 
 // Run runs a command in the shell that has the console, and returns what it said
 // and its exit status. The command is one line; what else is said on the console
-// meanwhile is in the output as well.
+// meanwhile is in the output as well, and a later Say does not see it.
 func (m *Machine) Run(command string) (output string, status int) {
 	m.t.Helper()
 	m.runs++
