@@ -91,7 +91,7 @@ func (m *machines) served(class string) {
 	const limit = 10 * time.Minute
 	ctx, cancel := context.WithTimeout(m.t.Context(), limit)
 	defer cancel()
-	if _, err := m.first.Machine.Expect(ctx, "get their own initramfs.* class="+class); err != nil {
+	if _, err := m.first.Expect(ctx, "get their own initramfs.* class="+class); err != nil {
 		m.t.Fatal(err)
 	}
 }

@@ -18,8 +18,10 @@ const (
 	// DefaultPoll is how often an init node asks its servers. Public ones want
 	// nobody to ask more often.
 	DefaultPoll = 64 * time.Second
-	// MinPoll and MaxPoll bound it: the shortest and the longest that is taken.
-	MinPoll, MaxPoll = 16 * time.Second, 1024 * time.Second
+	// MinPoll is the shortest that is taken.
+	MinPoll = 16 * time.Second
+	// MaxPoll is the longest that is taken.
+	MaxPoll = 1024 * time.Second
 
 	nodePoll   = 8 * time.Second // how often the other nodes ask init
 	fastPoll   = 2 * time.Second // between the first rounds with new servers

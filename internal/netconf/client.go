@@ -70,8 +70,8 @@ func (c *client) run(ctx context.Context) {
 	}
 }
 
-// sleep waits, but not when the link comes back.
-func (c *client) sleep(ctx context.Context, d time.Duration) {
+// sleep waits, but not when the link comes back; done tells that ctx has ended.
+func (c *client) sleep(ctx context.Context, d time.Duration) (done bool) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -79,6 +79,7 @@ func (c *client) sleep(ctx context.Context, d time.Duration) {
 	case <-c.nudge:
 	case <-timer.C:
 	}
+	return ctx.Err() != nil
 }
 
 // keep renews a lease until it is lost; the error says why.
@@ -93,8 +94,7 @@ func (c *client) keep(ctx context.Context, lease Lease) error {
 			continue
 		}
 		todo, at := lease.next(time.Since(lease.Start))
-		c.sleep(ctx, time.Until(lease.Start.Add(at)))
-		if ctx.Err() != nil {
+		if c.sleep(ctx, time.Until(lease.Start.Add(at))) {
 			return nil
 		}
 		if todo == expire && time.Since(lease.Start) >= lease.Length {

@@ -88,7 +88,7 @@ type op struct {
 
 // cloneArgs is struct clone_args, see clone3(2), without its last field.
 type cloneArgs struct {
-	flags, _, childTID, _, _, _, _, tls, setTID, setTIDSize uint64
+	flags, _, childTID, _, _, _, _, _, setTID, setTIDSize uint64
 }
 
 // identitySteps is how many steps take an identity.

@@ -12,8 +12,8 @@ import (
 )
 
 // Install gives this process, and all that descend from it, the filter of a node,
-// and returns its listener. It is for the role spawn, once, before it creates
-// anything; see sys.InstallFilter for what it needs.
+// and returns its listener. It is for the role spawn and for a login on the console, once, before they
+// create anything; see sys.InstallFilter for what it needs.
 func Install(node id.Node) (listener *os.File, err error) {
 	prog, err := Filter(node)
 	if err != nil {
