@@ -20,7 +20,7 @@ APT := bash dash coreutils hostname procps psmisc iproute2 python3 util-linux gr
 APT += qemu-system-x86 qemu-utils ipxe-qemu seabios ovmf ipxe pxelinux syslinux-common systemd-boot-efi mmdebstrap e2fsprogs \
 	busybox-static dnsmasq-base curl zstd
 # The packages with tests of machines, and the tests that are it: they run alone, for a machine takes a processor.
-VM_PACKAGES := ./internal/vmtest ./init ./netboot/... ./cluster/ntp ./lab ./test
+VM_PACKAGES := ./internal/vmtest ./internal/netconf ./init ./netboot/... ./cluster/ntp ./lab ./test
 VM_TESTS    := Machine|Namespace|Network|Boot|VM|Owner|QEMU
 
 .PHONY: help build lab test test-race test-vm test-generic bench bench-vm lint fuzz install man generate deps cross clean
