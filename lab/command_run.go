@@ -65,7 +65,7 @@ func (s *startFlags) options(c *commands) (Options, error) {
 	if s.vm {
 		for _, name := range []string{"disk", "share"} {
 			if s.changed(name) {
-				return Options{}, c.env.Usage("--" + name + " is for nodes without --vm: a machine's root is in its memory, and it sees no files of this one")
+				return Options{}, c.env.Usage("--" + name + " is for nodes without --vm: a machine's root is in its memory, the state of node 1 on a disk of 512 MiB, and it sees no files of this one")
 			}
 		}
 		return Options{Name: c.name, Nodes: s.nodes, Profile: s.profile, Seed: s.seed, NoWait: s.noWait, Timeout: s.timeout,

@@ -172,7 +172,7 @@ func (v *vmNodes) newGuest(n id.Node) (*guest, error) {
 	if n == 1 {
 		spec.Boot, spec.Kernel, spec.Initrd = vm.BootKernel, v.s.opts.VM.Kernel, filepath.Join(dirOf(v.s.opts.Name), firstImage)
 		spec.Disks = []vm.Disk{{Path: filepath.Join(dirOf(v.s.opts.Name), firstDisk)}}
-		spec.Append = "console=ttyS0 rdinit=/sbin/ssi panic=-1 quiet loglevel=4 ssi.console=shell"
+		spec.Append = "console=ttyS0 rdinit=/sbin/ssi panic=-1 quiet loglevel=4 cryptomgr.notests ssi.console=shell"
 	}
 	m, err := v.net.Machine(spec)
 	if err != nil {
