@@ -72,13 +72,13 @@ func (n *nodeRole) askAdmission(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	n.setClock(ctx, url) // certificates have dates
 	n.reports = newReporter(n.log, url, mac)
 	say := func(text string) {
 		n.log.Info("admission", "by", url, "machine", mac, "what", text)
 		n.reports.say("admission", text)
 	}
 	for pause := joinPause; ; pause = min(pause*3/2, maxJoinPause) {
+		n.setClock(ctx, url) // certificates have dates; it is done once
 		text, err := machine.Join(ctx, filepath.Join(runDir, "admission"), url, mac, say)
 		if err == nil {
 			var j config.Join
@@ -105,7 +105,6 @@ func (n *nodeRole) askAdmission(ctx context.Context, url string) error {
 		}
 		if now, notFound := machine.Find(ctx, mac); notFound == nil && now != url { // init has moved
 			url = now
-			n.setClock(ctx, url)
 		}
 		n.log.Warn("this machine is no node yet", "op", "admission", "by", url, "err", err, "again_in", pause)
 		select {

@@ -367,6 +367,7 @@ func (p *parts) serve(ctx context.Context) error {
 	})
 	wg.Go(func() { p.watchIdentity(run) })
 	wg.Go(func() { p.netboot.Mirror(run) })
+	wg.Go(func() { p.netboot.Build(run) })
 	wg.Go(func() { p.clock.follow(run, p.cluster.Members(), p.cluster.Serving()) })
 	wg.Go(func() { p.fenceLeftovers(run) })
 	wg.Go(func() { p.watchLinks(run) })

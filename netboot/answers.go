@@ -3,6 +3,7 @@ package netboot
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -34,6 +35,7 @@ type term struct {
 	// entries are the boot files; after fill they are those of the goroutine that
 	// makes more of them.
 	entries map[string]loader.Entry
+	changed chan error // a file that is not the one that was checked; it ends the term
 }
 
 // loaders says what the firmwares are sent now.
@@ -215,6 +217,17 @@ func (t *term) begun(ip netip.Addr, name string) {
 	t.admission.Booted(mac, ip.Unmap())
 }
 
+// failed ends the term if a file is not the one that was checked: a package of boot
+// loaders was upgraded, or somebody wrote to it.
+func (t *term) failed(err error) {
+	if errors.Is(err, loader.ErrChanged) {
+		select {
+		case t.changed <- err:
+		default: // it is known
+		}
+	}
+}
+
 func (t *term) tftpDone(r tftp.Transfer) {
 	level, attrs := t.log.Info, []any{"op", "tftp", "client", r.Client, "file", fmt.Sprintf("%.80q", r.Name), "bytes", r.Bytes, "after", r.Duration}
 	switch {
@@ -222,6 +235,7 @@ func (t *term) tftpDone(r tftp.Transfer) {
 		return
 	case r.Err != nil:
 		level, attrs = t.log.Warn, append(attrs, "err", r.Err)
+		t.failed(r.Err)
 	case r.Bytes == r.Size:
 		t.begun(r.Client.Addr(), r.Name)
 	}
@@ -232,6 +246,7 @@ func (t *term) httpDone(r httpboot.Access) {
 	attrs := []any{"op", "http", "client", r.Client, "path", fmt.Sprintf("%.80q", r.Path), "status", r.Status, "bytes", r.Bytes, "after", r.Duration}
 	if r.Err != nil {
 		t.log.Warn("sent", append(attrs, "err", r.Err)...)
+		t.failed(r.Err)
 		return
 	}
 	name := strings.TrimPrefix(r.Path, "/")

@@ -179,7 +179,7 @@ func (t *term) turnOver(ctx context.Context, c classes, news, gone []string) {
 
 // serveClass makes the initramfs of a class, if it is not there, and serves it.
 func (t *term) serveClass(ctx context.Context, class string) error {
-	if err := t.Make(ctx, class); err != nil {
+	if err := t.builds.ask(ctx, class); err != nil {
 		return err
 	}
 	e, err := t.stock.entry(classImage(class), loader.InitramfsCheck)

@@ -70,6 +70,7 @@ func TestClassServed(t *testing.T) {
 			return os.WriteFile(filepath.Join(dir, classImage(class)), archive(4096), 0o600)
 		},
 	})
+	t.Cleanup(runBuilds(s))
 	if _, err := table.Add(t.Context(), []api.MachineSpec{
 		{MACs: []string{"02:00:00:00:00:02"}, Class: "vm"}, {MACs: []string{"02:00:00:00:00:03"}}, {MACs: []string{"02:00:00:00:00:04"}, Class: "san"},
 	}); err != nil {

@@ -32,7 +32,6 @@ const (
 	loadTime              = 10 * time.Second              // to load the leases
 	approveEvery          = time.Second                   // of machines that wait, if all are approved
 	maxGuests             = 64                            // addresses for machines that may not boot
-	madeFor               = 10 * time.Minute              // boot files that were made are not looked at again
 )
 
 // Config is what the service of a node needs.
@@ -64,7 +63,7 @@ type Service struct {
 	addresses *addresses
 	shelf     *loader.Shelf
 	stock     *stock
-	made      time.Time // the boot files, here; only Work uses it
+	builds    *builds
 	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -75,7 +74,7 @@ func New(c Config) *Service {
 	}
 	s := &Service{Config: c, log: c.Log, table: c.Table, shelf: new(loader.Shelf),
 		addresses: &addresses{neighbours: machine.KernelNeighbours{}, of: map[netip.Addr]machine.MAC{}},
-		stock:     &stock{dir: c.Dir, root: c.Root}, dial: (&net.Dialer{Timeout: dialTime}).DialContext}
+		stock:     &stock{dir: c.Dir, root: c.Root}, builds: newBuilds(c.Make), dial: (&net.Dialer{Timeout: dialTime}).DialContext}
 	s.admission = machine.NewAdmission(c.Table, machine.KernelNeighbours{}, c.Log, c.Alarm)
 	return s
 }
@@ -94,6 +93,10 @@ func (s *Service) settings() (config.Netboot, bool, error) {
 	c.Interface = ""
 	return c, c.Enable, nil
 }
+
+// Build makes the boot files that Work asks for, until ctx ends. It goes on while
+// another node holds init.
+func (s *Service) Build(ctx context.Context) { s.builds.run(ctx) }
 
 // Work boots machines while this node holds init: until ctx ends. What fails is
 // tried again, with longer and longer pauses.
@@ -130,7 +133,7 @@ func (s *Service) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t := &term{Service: s, settings: settings, server: netip.AddrPortFrom(own.Addr(), uint16(settings.HTTPPort))}
+	t := &term{Service: s, settings: settings, server: netip.AddrPortFrom(own.Addr(), uint16(settings.HTTPPort)), changed: make(chan error, 1)}
 	if err := t.fill(ctx); err != nil {
 		return fmt.Errorf("boot files: %w", err)
 	}
@@ -191,6 +194,15 @@ func (s *Service) serve(ctx context.Context) error {
 	if err == nil {
 		g.Go(func() error { s.admission.Run(ctx); return nil })
 		g.Go(func() error {
+			select {
+			case <-ctx.Done():
+				return nil
+			case err := <-t.changed: // they are all looked at again
+				t.builds.forget()
+				return fmt.Errorf("boot files: %w", err)
+			}
+		})
+		g.Go(func() error {
 			t.unifyLater()
 			t.followClasses(ctx)
 			return nil
@@ -210,7 +222,7 @@ func (t *term) fill(ctx context.Context) error {
 	own := t.Settings.Enable && t.stock.installed(t.settings)
 	t.makes = own && !t.stock.given()
 	if own {
-		if err := t.makeFiles(ctx); err != nil {
+		if err := t.builds.ask(ctx, ""); err != nil {
 			return err
 		}
 		if shared, _, err := readShared(t.Registry.Stale()); err == nil && shared != nil {
@@ -246,19 +258,6 @@ func (t *term) fill(ctx context.Context) error {
 		t.unify = nil
 	}
 	return nil
-}
-
-// makeFiles has the boot files made, or looked at, unless that was just done: init
-// may come back to a node at once.
-func (s *Service) makeFiles(ctx context.Context) error {
-	if !s.made.IsZero() && time.Since(s.made) < madeFor {
-		return nil
-	}
-	err := s.Make(ctx, "")
-	if err == nil {
-		s.made = time.Now()
-	}
-	return err
 }
 
 // publish tells the other nodes which boot files there are: not the unified kernel

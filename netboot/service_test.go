@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,7 +109,7 @@ type node struct {
 	addr netip.Addr
 	said *lockedWriter
 
-	makes int // calls of Make
+	makes atomic.Int32 // calls of Make
 }
 
 // node makes one; enable says that it has settings and boot files of its own.
@@ -119,7 +120,7 @@ func (w *wire) node(ifname, addr string, enable bool) *node {
 	n.Service = New(Config{
 		Settings: config.Netboot{Enable: enable, Mode: config.ModePool, Unknown: config.UnknownWait, Range: "10.9.0.100-10.9.0.199", HTTPPort: config.HTTPPort},
 		Dir:      filepath.Join(w.t.TempDir(), "netboot"), Root: w.t.TempDir(), Capable: true,
-		Make:     func(context.Context, string) error { n.makes++; return nil },
+		Make:     func(context.Context, string) error { n.makes.Add(1); return nil },
 		Address:  func(string) (string, netip.Prefix, error) { return ifname, p, nil },
 		Registry: w.reg, Table: machine.NewTable(w.reg, oneNode{}), Log: slog.New(slog.NewTextHandler(n.said, nil)), Alarm: func(string) {},
 		Watch: func(string, uint64) (*registry.Watch, error) { return nil, errors.New("not in this test") },
@@ -134,7 +135,16 @@ func (w *wire) node(ifname, addr string, enable bool) *node {
 			}
 		}
 	}
+	w.t.Cleanup(runBuilds(n.Service))
 	return n
+}
+
+// runBuilds makes what the service asks for until stop.
+func runBuilds(s *Service) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); s.Build(ctx) }()
+	return func() { cancel(); <-done }
 }
 
 // serve has the node serve until stop, as it does while it holds init.
@@ -292,8 +302,8 @@ func TestServiceAgain(t *testing.T) {
 	if again := w.lease(); again != addr {
 		t.Errorf("leased %s, before %s", again, addr)
 	}
-	if n.makes != 1 {
-		t.Errorf("the boot files were made %d times", n.makes)
+	if got := n.makes.Load(); got != 1 {
+		t.Errorf("the boot files were made %d times", got)
 	}
 	w.on(func() error { // transfers would have sockets of another namespace
 		c, err := tftp.NewClient("10.9.0.1:69")
@@ -305,6 +315,33 @@ func TestServiceAgain(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A boot file that is replaced while the service runs is looked at and served.
+func TestReplacedFile(t *testing.T) {
+	w := newWire(t)
+	n := w.node("s0", "10.9.0.1/24", true)
+	n.serve()
+	client := &http.Client{Transport: &http.Transport{DialContext: w.dial, DisableKeepAlives: true}, Timeout: patience}
+	size := func() int64 {
+		res, err := client.Get("http://10.9.0.1:8067/" + initramfsName)
+		if err != nil {
+			return -1
+		}
+		defer func() { _ = res.Body.Close() }()
+		got, err := io.Copy(io.Discard, res.Body)
+		if err != nil || res.StatusCode != http.StatusOK {
+			return -1
+		}
+		return got
+	}
+	w.until("the initramfs is served", func() bool { return size() > 0 })
+	b := archive(1 << 20)
+	name := filepath.Join(n.Dir, initramfsName)
+	if err := errors.Join(os.WriteFile(name+".new", b, 0o600), os.Rename(name+".new", name)); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the new one is", func() bool { return size() == int64(len(b)) })
 }
 
 // The next init serves what it fetched from the last one, with its leases, and does

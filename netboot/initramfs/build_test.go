@@ -60,6 +60,12 @@ func unpack(t *testing.T, b []byte, c Compression) map[string]cpio.Record {
 		}
 		last = rec.Name
 		all[rec.Name] = rec
+		if rec.Name == programPath { // it comes before all others
+			last = ""
+			if len(all) > 3 {
+				t.Errorf("%d entries before the program", len(all)-1)
+			}
+		}
 	}
 	return all
 }

@@ -2,6 +2,7 @@ package initramfs
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -13,6 +14,7 @@ import (
 )
 
 const (
+	programPath = "sbin/ssi"
 	// MaxEntries is how many files, directories and links an archive may have.
 	MaxEntries = 1 << 17
 	// MaxFileSize is how many bytes a file may have: the size field of newc.
@@ -83,14 +85,23 @@ func bytesOf(b []byte) func() (io.ReadCloser, int64, error) {
 }
 
 // archive writes a tree as cpio, in the order of paths, which has directories
-// before what is in them.
+// before what is in them. The program comes before all else: what does not fit into
+// the memory of a machine is missing, and the program can say so.
 func (t tree) archive(w io.Writer) error {
 	out := &cpioWriter{w: w}
 	paths := make([]string, 0, len(t))
 	for p := range t {
 		paths = append(paths, p)
 	}
-	slices.Sort(paths)
+	later := func(p string) int {
+		if p == "init" || p == path.Dir(programPath) || p == programPath {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(paths, func(a, b string) int {
+		return cmp.Or(cmp.Compare(later(a), later(b)), cmp.Compare(a, b))
+	})
 	for i, p := range paths {
 		if err := out.entry(t[p], uint32(i+1)); err != nil {
 			return fmt.Errorf("pack /%s: %w", p, err)

@@ -71,8 +71,8 @@ func (t tree) base(binary string) error {
 	return errors.Join(
 		t.put(entry{path: "dev/console", mode: unix.S_IFCHR | 0o600, dev: [2]uint32{5, 1}}),
 		t.put(entry{path: "dev/null", mode: unix.S_IFCHR | 0o666, dev: [2]uint32{1, 3}}),
-		t.put(entry{path: "sbin/ssi", mode: unix.S_IFREG | 0o755, open: open}),
-		t.put(entry{path: "init", mode: unix.S_IFLNK | 0o777, open: bytesOf([]byte("sbin/ssi"))}))
+		t.put(entry{path: programPath, mode: unix.S_IFREG | 0o755, open: open}),
+		t.put(entry{path: "init", mode: unix.S_IFLNK | 0o777, open: bytesOf([]byte(programPath))}))
 }
 
 // source is a file of this machine as content; it must be there now.

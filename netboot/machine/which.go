@@ -23,16 +23,17 @@ const probeTime = 5 * time.Second
 // cannot tell (a unified kernel image has one command line for all): it asks the
 // cluster at url over each interface that has an address in the same network
 // whether it booted the machine with this MAC address. It waits for such an
-// interface until ctx ends; say gets each new reason.
+// interface until ctx ends; say gets each new reason, and an old one every half minute.
 func Which(ctx context.Context, url string, say func(text string)) (mac string, err error) {
-	said := ""
+	const sayAgain = 30 * time.Second
+	said, at := "", time.Time{}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		mac, why := which(ctx, url)
 		if why == nil {
 			return mac.String(), nil
 		}
-		if text := why.Error(); text != said && ctx.Err() == nil {
-			said = text
+		if text := why.Error(); (text != said || time.Since(at) > sayAgain) && ctx.Err() == nil {
+			said, at = text, time.Now()
 			say(text)
 		}
 		if err := sleep(ctx, pause); err != nil {
