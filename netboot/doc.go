@@ -15,11 +15,16 @@
 // the table of machines names, made while the node serves (followClasses); until
 // then, and where it cannot be made, the machines of the class get the one for all.
 //
-// Goroutines: those of the servers, which serve waits for; Work and Mirror run in
-// their callers'. No locks but those of addresses and known, leaves.
+// Boot files are made by Service.Build, whose life is the node's: what a hold of init
+// began goes on when that ends. A file that is replaced while it is served ends the
+// service, which begins again with a look at all of them.
+//
+// Goroutines: those of the servers, which serve waits for; Work, Mirror and Build run
+// in their callers'. No locks but those of addresses, known and builds, leaves.
 //
 // Limits: those of the packages below; a boot file has at most
-// loader.MaxImage bytes, the list of them maxFiles entries.
+// loader.MaxImage bytes, the list of them maxFiles entries; maxBuilds classes wait to
+// be made.
 //
 // It must never serve on an interface that is not configured for it, offer a
 // file that was not checked, or keep the node from running: what fails is logged
