@@ -82,7 +82,6 @@ func debianMenu(ctx context.Context, root string) error {
 func TestDebian(t *testing.T) {
 	for _, suite := range []string{"bookworm", "trixie"} {
 		t.Run(suite, func(t *testing.T) {
-			t.Parallel()
 			root := debianRoot(t, suite)
 			before := tree(t, root)
 			o := options(root)

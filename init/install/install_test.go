@@ -159,7 +159,6 @@ func TestKeepsCluster(t *testing.T) {
 // Whatever the moment in which a run is killed: uninstall brings the system
 // back, and so does install, again, then uninstall.
 func TestKilledInstall(t *testing.T) {
-	t.Parallel()
 	done := tree(t, installed(t))
 	for n := 1; ; n++ {
 		root := fakeRoot(t)
@@ -193,7 +192,6 @@ func TestKilledInstall(t *testing.T) {
 
 // The same for an upgrade over a program that was there before.
 func TestKilledUpgrade(t *testing.T) {
-	t.Parallel()
 	for n := 1; ; n++ {
 		root := fakeRoot(t)
 		write(t, root, "usr/sbin/ssi", "zero")
@@ -216,7 +214,6 @@ func TestKilledUpgrade(t *testing.T) {
 
 // The same for uninstall.
 func TestKilledUninstall(t *testing.T) {
-	t.Parallel()
 	for n := 1; ; n++ {
 		root := fakeRoot(t)
 		write(t, root, "usr/sbin/ssi", "zero")
