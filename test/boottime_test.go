@@ -1,7 +1,6 @@
 package test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -69,7 +68,7 @@ func TestBootTimes(t *testing.T) {
 		n.Cut()
 	}
 
-	m.first.Type("poweroff")
+	m.first.Type("ssi poweroff")
 	m.first.Off()
 	m.first.Start()
 	m.first.Say(`first login: `)
@@ -88,12 +87,7 @@ func TestBootTimes(t *testing.T) {
 // first node makes it, on its emulated processor.
 func (m *machines) served(class string) {
 	m.t.Helper()
-	const limit = 10 * time.Minute
-	ctx, cancel := context.WithTimeout(m.t.Context(), limit)
-	defer cancel()
-	if _, err := m.first.Expect(ctx, "get their own initramfs.* class="+class); err != nil {
-		m.t.Fatal(err)
-	}
+	m.until(m.first, "dmesg | grep class="+class, "own initramfs")
 }
 
 // clock is what the first machine's clock says.
