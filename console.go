@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"ssi/cluster"
 	"ssi/init/boot"
 	"ssi/internal/api"
@@ -68,11 +66,5 @@ func enterSpace(stateDir string, keep *keeper.Client) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = listener.Close() }()
-	// The time since the boot is a number that no earlier listener had.
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		return fmt.Errorf("clock_gettime: %w", err)
-	}
-	return keep.Put(listenerName(uint64(now.Nano())), listener)
+	return keepListener(keep, listener)
 }

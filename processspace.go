@@ -267,14 +267,19 @@ func prepareUsers(log *slog.Logger, stateDir string) func(*keeper.Client) (spawn
 			log.Error("programs cannot act on processes of other nodes", "op", "gate", "err", err)
 			return views, nil
 		}
-		defer func() { _ = listener.Close() }()
-		// The time since the boot is a number that no earlier listener had.
-		var now unix.Timespec
-		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-			return views, fmt.Errorf("clock_gettime: %w", err)
-		}
-		return views, keep.Put(listenerName(uint64(now.Nano())), listener)
+		return views, keepListener(keep, listener)
 	}
+}
+
+// keepListener hands the listener of a filter to PID 1, under a number that no
+// earlier one had: the time since the boot. It closes the caller's descriptor.
+func keepListener(keep *keeper.Client, listener *os.File) error {
+	defer func() { _ = listener.Close() }()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return fmt.Errorf("clock_gettime: %w", err)
+	}
+	return keep.Put(listenerName(uint64(now.Nano())), listener)
 }
 
 // awaitIdentity waits until this machine is a node of a cluster; ok is false if
