@@ -85,7 +85,7 @@ func (s *Server) run(ctx context.Context, from id.Node, req *request, conn net.C
 		s: s, from: from, conn: conn, req: req, in: newQueue(), waker: w,
 		failed: make(chan struct{}), done: make(chan struct{}), exited: make(chan struct{}), leader: make(chan struct{}),
 	}
-	f := s.enter(c, from, &s.commands)
+	f := s.enter(ctx, c, from, &s.commands)
 	if f == nil {
 		defer s.leave(c, &s.commands)
 		f = c.start(ctx)

@@ -33,7 +33,7 @@ type relay struct {
 
 func (s *Server) relay(ctx context.Context, call *api.Call, node id.Node, req *request) error {
 	r := &relay{s: s, node: node, name: req.name(), place: req.spec.Place, failed: make(chan struct{})}
-	if f := s.enter(r, node, &s.relays); f != nil {
+	if f := s.enter(ctx, r, node, &s.relays); f != nil {
 		return f.Err
 	}
 	defer s.leave(r, &s.relays)

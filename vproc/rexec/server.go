@@ -41,7 +41,9 @@ type Config struct {
 	Places Places // nil: every command gets a PID of this node
 	RunDir string // default /run/ssi; attached commands are noted in RunDir/rexec
 	Cgroup string // directory of the cgroup of all commands (keeper.CgroupEnv); empty: none
-	Fenced string // why nothing is run at first, until Unfence; empty: it is
+	// Fenced is why nothing is run at first, until Unfence; empty: it is. What is
+	// asked for before waits for the first Unfence or Fence, at most openTime.
+	Fenced string
 	// Moved, if set, is called when LivesOn, Surrogates or Placed have something else to
 	// tell. It must not call the server.
 	Moved func(Where)
@@ -59,6 +61,7 @@ type Server struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // handlers
+	start  chan struct{}  // closed by the first Unfence or Fence
 
 	mu       sync.Mutex
 	fenced   string // why nothing is run; empty: it is
@@ -85,6 +88,10 @@ func NewServer(c Config) (*Server, error) {
 	s := &Server{
 		c: c, log: c.Log, notes: filepath.Join(c.RunDir, "rexec"),
 		fenced: c.Fenced, ends: map[ender]id.Node{}, running: map[int32]*process{}, away: map[int32]id.Node{},
+		start: make(chan struct{}),
+	}
+	if s.fenced == "" {
+		close(s.start)
 	}
 	if err := os.MkdirAll(s.notes, 0o755); err != nil {
 		return nil, err
@@ -95,8 +102,16 @@ func NewServer(c Config) (*Server, error) {
 	return s, nil
 }
 
-// enter notes a handler; the failure says why it may not start.
-func (s *Server) enter(e ender, peer id.Node, count *int) *Failure {
+// enter notes a handler; the failure says why it may not start. It waits for a
+// daemon that has just started: its users see one node, before and after.
+func (s *Server) enter(ctx context.Context, e ender, peer id.Node, count *int) *Failure {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	select {
+	case <-s.start:
+	case <-s.ctx.Done():
+	case <-ctx.Done():
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -142,6 +157,7 @@ func (s *Server) failAll(f *Failure, match func(peer id.Node) bool) {
 func (s *Server) Fence(cause string) {
 	s.mu.Lock()
 	s.fenced = cause
+	s.started()
 	busy := s.commands > 0
 	var all []*process
 	for _, p := range s.running {
@@ -174,7 +190,17 @@ func (s *Server) populated() bool {
 func (s *Server) Unfence() {
 	s.mu.Lock()
 	s.fenced = ""
+	s.started()
 	s.mu.Unlock()
+}
+
+// started lets those go on who wait for the start; s.mu is held.
+func (s *Server) started() {
+	select {
+	case <-s.start:
+	default:
+		close(s.start)
+	}
 }
 
 // PeerDown ends the relays to a node that left the membership, and hangs up the
