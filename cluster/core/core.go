@@ -23,6 +23,7 @@ type Core struct {
 
 	now     time.Duration // newest time given
 	wakeAt  time.Duration // when Tick is due, as Wake said last
+	ticked  id.Epoch      // of the membership when Tick was called last
 	wall    int64         // ns since 1970
 	startAt time.Duration
 	started bool // now is valid
@@ -177,6 +178,7 @@ func (c *Core) Attach(st raft.Storage) error {
 func (c *Core) Tick(now time.Duration, wall time.Time) {
 	c.wall = wall.UnixNano()
 	c.clock(now)
+	c.ticked = c.rep.members.Epoch()
 	if c.fatal != nil {
 		return
 	}
@@ -228,6 +230,9 @@ func (c *Core) Wake() time.Duration {
 		bound := c.contact + c.t.Election
 		if c.isVoter() {
 			w = min(w, max(c.campaignAt, bound))
+			if len(c.voters()) == 1 {
+				w = c.now
+			}
 		}
 		if c.raftLead != 0 {
 			w = min(w, bound)
@@ -251,6 +256,9 @@ func (c *Core) Wake() time.Duration {
 	}
 	if len(c.xfers) > 0 {
 		w = min(w, c.now+4*c.t.Heartbeat)
+	}
+	if c.rep.members.Epoch() != c.ticked && c.fatal == nil {
+		w = c.now // what was applied may be what the next step waited for
 	}
 	c.wakeAt = max(w, c.now+time.Millisecond)
 	return c.wakeAt

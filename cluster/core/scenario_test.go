@@ -74,6 +74,23 @@ func TestOneNode(t *testing.T) {
 	}
 }
 
+// TestOneNodeAtOnce: a node that is alone waits for no heartbeat and no other time,
+// neither as founder nor when its machine starts anew.
+func TestOneNodeAtOnce(t *testing.T) {
+	tm, err := TimingFor("lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(3, 1, tm)
+	w.tracing, w.cleanDelay = true, time.Millisecond
+	w.startAll()
+	runUntil(t, w, 50*time.Millisecond, "the founder serves", w.up)
+	w.node(1).crash()
+	runFor(t, w, time.Second)
+	w.startAll()
+	runUntil(t, w, 50*time.Millisecond, "the node serves again", w.up)
+}
+
 func TestThreeNodes(t *testing.T) {
 	w := cluster(t, 1, 3)
 	t.Logf("three nodes settled after %v", w.Now())
