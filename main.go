@@ -62,7 +62,7 @@ func table() []applet.Entry {
 		role("boot", "starts and ends the machine, for process 1", runBoot),
 		role("getty", "serves a login on a console", func(args []string) int { return boot.RunGetty(roleLog("getty", "info"), loginSpace(), args) }),
 		role("login", "lets a login on a console into the process space", func(args []string) int { return boot.RunLogin(roleLog("login", "info"), loginSpace(), args) }),
-		role("initctl", "takes the requests of shutdown(8) and reboot(8) of the distribution", func([]string) int { return boot.RunInitctl(roleLog("initctl", "info")) }),
+		role("initctl", "carries out shutdown(8) and reboot(8) of the distribution, and the power button", runInitctl),
 		role("node", "the node daemon", func([]string) int { return runNode(version) }),
 		role("bootfiles", "makes what other machines boot", runBootFiles),
 		role("mount", "serves the clusterwide /proc", func([]string) int { return procfs.Run(roleLog("mount", "info")) }),

@@ -26,8 +26,9 @@
 // Signals that ask for it: SIGRTMIN+3 halt, +4 power off, +5 reboot, +6 kexec, as for
 // systemd(1); SIGUSR1 halt, SIGUSR2 power off, SIGTERM reboot, as BusyBox sends them;
 // SIGINT, which is Ctrl-Alt-Del, reboot; SIGPWR power off. Where another process
-// supervises this one SIGTERM switches off. The requests of sysvinit's FIFO come by the
-// role initctl (boot.RunInitctl), which is one of the Services.
+// supervises this one SIGTERM switches off. The requests of sysvinit's FIFO and the
+// presses of the power button come by the role initctl (boot.RunInitctl), which is one
+// of the Services.
 //
 // On a machine of its own it logs to the kernel's log, and so do the roles
 // (boot.RoleLog), which show on the console what the operator must see; the standard

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/init/boot"
+	"ssi/internal/config"
 	"ssi/internal/keeper"
 	"ssi/internal/proc"
 )
@@ -54,7 +55,7 @@ func TestMain(m *testing.M) {
 			}
 			os.Exit(0)
 		case "initctl":
-			os.Exit(boot.RunInitctl(boot.RoleLog("initctl", slog.LevelInfo)))
+			os.Exit(boot.RunInitctl(boot.RoleLog("initctl", slog.LevelInfo), config.ButtonPowerOff))
 		case "getty":
 			os.Exit(boot.RunGetty(boot.RoleLog("getty", slog.LevelInfo), boot.Space{}, os.Args[2:]))
 		case "node":

@@ -20,19 +20,24 @@
 // moment that the node serves; else, or when that takes too long, without.
 //
 // The role initctl (RunInitctl) reads the FIFO of sysvinit(8), by which the
-// distribution's shutdown(8) and reboot(8) end the machine.
+// distribution's shutdown(8) and reboot(8) end the machine. It also watches the input
+// devices that have a power key, as logind does: a press ends the machine in order. It
+// only reads from them: others, such as a graphical session, get the key as well.
 //
 // Parameters of the kernel command line: ssi.hostname=, ssi.swap=DEVICE,…,
-// ssi.watchdog=SECONDS|off, ssi.console=shell, ssi.emergency; root=, rootfstype=,
+// ssi.watchdog=SECONDS|off, ssi.power_button=poweroff|reboot|ignore, ssi.console=shell, ssi.emergency; root=, rootfstype=,
 // rootflags=, rootdelay=, ro, rw, init=, quiet, emergency, fsck.mode=auto|force|skip as
 // elsewhere. ParseCommandLine gives the others to their users.
 //
 // Goroutines: Space.start has one, which enters the process space, with a thread that
 // does nothing else; it is not waited for beyond enterTime. runner.attempt has one for the step, and waits for it but for a step
 // that the kernel does not let end; within likewise. Both end with the process.
-// Locks: runner.mu is held while the report is changed or written; kmsgSink.mu while a
-// line of the log is written; neither while another is taken. context.AfterFunc of
-// serveInitctl only closes a file.
+// RunInitctl has one for the power buttons, and that one for each of them that is
+// open; each is waited for by its owner.
+// Locks: runner.mu is held while the report is changed or written, and kmsgSink.mu
+// while a line of the log is written, neither while another is taken; buttons.mu while
+// process 1 is asked to end the machine, and kmsgSink.mu is taken then.
+// context.AfterFunc of serveInitctl and buttons.watch only closes a file.
 //
 // Limits: the constants max…, and those of the steps in the tables.
 //

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -104,10 +105,16 @@ func (i *initctl) serve(r initRequest) (end keeper.Ending, err error) {
 
 // RunInitctl is the role initctl: it takes requests to the init of System V from
 // /run/initctl, by which shutdown(8), reboot(8) and telinit(8) of systemd and of
-// sysvinit end a machine whose init is not systemd. It returns the exit status.
-func RunInitctl(log *slog.Logger) int {
+// sysvinit end a machine whose init is not systemd; and it watches the power button,
+// which does what powerButton says: config.ButtonPowerOff, ButtonReboot or
+// ButtonIgnore, unless the kernel command line says something else. It returns the exit
+// status.
+func RunInitctl(log *slog.Logger, powerButton string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	var watch sync.WaitGroup
+	defer watch.Wait()
 	defer stop()
+	watch.Go(func() { watchButtons(ctx, log, powerButton) })
 	// Programs that know only the former path find it there.
 	if err := os.Symlink(initFIFO, initLink); err != nil && !errors.Is(err, os.ErrExist) {
 		log.Warn("initctl", "op", "link", "err", err)

@@ -88,6 +88,7 @@ func Default() Config {
 		JoinFile:  "/etc/ssi/join",
 		StateDir:  "/var/lib/ssi",
 		HooksDir:  "/etc/ssi",
+		Machine:   Machine{PowerButton: ButtonPowerOff},
 		Netboot:   defaultNetboot(),
 		Time:      Time{Serve: true},
 	}

@@ -20,12 +20,21 @@ const (
 	MaxSwap = 8
 )
 
+// What a press of the machine's power button does.
+const (
+	ButtonPowerOff = "poweroff"
+	ButtonReboot   = "reboot"
+	ButtonIgnore   = "ignore"
+)
+
 // Machine is the table [machine]: what the start of the machine does where ssi is
 // its init. The kernel command line goes before it.
 type Machine struct {
 	Hostname string   `toml:"hostname"` // "" is /etc/hostname
 	Watchdog string   `toml:"watchdog"` // after how long the machine is reset when its init stands still, as "30s"; "" is never
 	Swap     []string `toml:"swap"`     // swap areas besides those of /etc/fstab, as its first field
+
+	PowerButton string `toml:"power_button"` // what pressing it does: ButtonPowerOff, ButtonReboot or ButtonIgnore
 }
 
 // WatchdogTime is after how long the machine is reset, 0 for never.
@@ -53,7 +62,19 @@ func (m Machine) check() (key string, err error) {
 			return fmt.Sprintf("swap[%d]", i), err
 		}
 	}
+	if err := CheckPowerButton(m.PowerButton); err != nil {
+		return "power_button", err
+	}
 	return "", nil
+}
+
+// CheckPowerButton refuses what a power button cannot do.
+func CheckPowerButton(s string) error {
+	all := []string{ButtonPowerOff, ButtonReboot, ButtonIgnore}
+	if !slices.Contains(all, s) {
+		return fmt.Errorf("%q is nothing that a power button does; it may be: %s", s, strings.Join(all, ", "))
+	}
+	return nil
 }
 
 // checkHostname takes what hostname(7) allows, as the start of the machine does.

@@ -7,15 +7,18 @@ import (
 )
 
 func TestMachine(t *testing.T) {
-	c, err := Parse("f", "[machine]\nhostname = \"Db-1.example.org\"\nwatchdog = \"1m30s\"\nswap = [\"LABEL=swap\", \"/swapfile\"]\n")
+	c, err := Parse("f", "[machine]\nhostname = \"Db-1.example.org\"\nwatchdog = \"1m30s\"\nswap = [\"LABEL=swap\", \"/swapfile\"]\npower_button = \"ignore\"\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m := c.Machine; m.Hostname != "Db-1.example.org" || m.WatchdogTime() != 90*time.Second || len(m.Swap) != 2 {
+	if m := c.Machine; m.Hostname != "Db-1.example.org" || m.WatchdogTime() != 90*time.Second || len(m.Swap) != 2 || m.PowerButton != ButtonIgnore {
 		t.Errorf("%+v", m)
 	}
 	if d := Default().Machine.WatchdogTime(); d != 0 {
 		t.Errorf("a watchdog of %s that nobody asked for", d)
+	}
+	if b := Default().Machine.PowerButton; b != ButtonPowerOff {
+		t.Errorf("a power button does %q where nobody said anything", b)
 	}
 	for _, bad := range []struct{ text, at, want string }{
 		{"[machine]\nhostname = \"a_b\"", "f:2:1: ", `machine.hostname: "a_b" cannot be the name of a machine`},
@@ -29,6 +32,8 @@ func TestMachine(t *testing.T) {
 		{"[machine]\nswap = [\"LABEL=\"]", "f:2:9: ", "neither"},
 		{"[machine]\nswap = [\"/a\", \"/a\"]", "f:2:15: ", "there twice"},
 		{"[machine]\nswap = [" + strings.Repeat("\"/a\",", MaxSwap+1) + "]", "f:2:1: ", "at most 8"},
+		{"[machine]\npower_button = \"suspend\"", "f:2:1: ", `machine.power_button: "suspend" is nothing that a power button does; it may be: poweroff, reboot, ignore`},
+		{"[machine]\npower_button = \"\"", "f:2:1: ", "it may be: poweroff"},
 		{"[machine]\nwatchdog_time = \"30s\"", "f:2:1: ", `there is no setting "watchdog_time"`},
 	} {
 		_, err := Parse("f", bad.text)

@@ -15,7 +15,7 @@ base      fuse cuse nbd loop tun veth bridge dummy macvlan bonding 8021q af_pack
 base      ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sh ip_vs_mh ip_vs_sed ip_vs_nq nf_conntrack xt_ipvs
 base      nf_tables nft_ct nft_nat nft_masq nft_reject nft_chain_nat nft_compat ip_tables x_tables xt_conntrack ipv6
 base      crc32c_generic crc32c_intel libcrc32c   # the soft dependency crc32c of many
-base      softdog evdev rtc_cmos efivarfs tcp_diag inet_diag unix_diag udp_diag
+base      softdog button evdev rtc_cmos efivarfs tcp_diag inet_diag unix_diag udp_diag
 
 fallback  virtio_pci virtio_net virtio_blk e1000 e1000e igb igc ixgbe r8169 tg3 bnx2 bnxt_en mlx4_en mlx5_core
 fallback  8139cp 8139too pcnet32
