@@ -26,6 +26,9 @@ const (
 	// carrierTime is how often a machine whose network does not come says what it
 	// waits for.
 	carrierTime = 5 * time.Second
+	// settleTime is how long drivers that a node does not need wait for it to serve. It
+	// is short: a network may come by a device that was not there at first.
+	settleTime = 3 * time.Second
 	// clusterParam is the kernel parameter of a machine that was booted over the
 	// network: the URL of the node that booted it.
 	clusterParam = "ssi.cluster"
@@ -144,7 +147,7 @@ func runBoot(args []string) int {
 			if err != nil {
 				return "", err
 			}
-			report, err := l.Coldplug(ctx, disks.Sys)
+			report, err := l.Coldplug(ctx, disks.Sys, kmod.Urgent)
 			for _, f := range report.Failed {
 				level := slog.LevelWarn
 				if errors.Is(f.Err, unix.ENODEV) { // the driver looked, and it is not its device
@@ -195,6 +198,7 @@ type ownMachine struct {
 	log    *slog.Logger
 	net    *netconf.Manager
 	cancel context.CancelFunc
+	settle context.CancelFunc // the node serves: there is time for the drivers that can wait
 	wg     sync.WaitGroup
 }
 
@@ -204,33 +208,32 @@ func openMachine(cfg config.Config, log *slog.Logger, inUse func() []netip.Addr)
 	if !ownsMachine() {
 		return nil, nil
 	}
-	loader, err := newLoader()
-	if err != nil { // a kernel without modules has all it needs
-		log.Warn("no modules can be loaded", "op", "kmod", "err", err)
-	}
+	loader := sync.OnceValues(newLoader) // reading the index takes a slow machine a while
 	o := netconf.Options{Interfaces: cfg.Interfaces, Interconnects: cfg.Interconnects(), ResolvConf: "/etc/resolv.conf", InUse: inUse, Log: log}
 	if name, err := nodeName(cfg); err == nil {
 		o.Host = name
 	}
-	if loader != nil {
-		o.LoadModule = func(name string) error { _, err := loader.Load(name); return err }
+	o.LoadModule = func(name string) error {
+		l, err := loader()
+		if err == nil {
+			_, err = l.Load(name)
+		}
+		return err
 	}
 	manager, err := netconf.New(o)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &ownMachine{log: log, net: manager, cancel: cancel}
+	settled, settle := context.WithTimeout(ctx, settleTime)
+	m := &ownMachine{log: log, net: manager, cancel: cancel, settle: settle}
 	m.wg.Go(func() { manager.Run(ctx) })
-	if loader == nil {
-		return m, nil
-	}
 	events, err := kmod.Listen()
 	if err != nil {
 		log.Warn("devices that appear get no drivers", "op", "kmod", "err", err)
 		return m, nil
 	}
-	hotplug := kmod.Hotplug{Loader: loader, Events: events, Links: &kmod.Links{Disks: kmod.Disks{Sys: "/sys", Dev: "/dev"}}, Sys: "/sys", Log: log}
+	hotplug := kmod.Hotplug{Loader: loader, Events: events, Settled: settled.Done(), Links: &kmod.Links{Disks: kmod.Disks{Sys: "/sys", Dev: "/dev"}}, Sys: "/sys", Log: log}
 	m.wg.Go(func() {
 		defer func() { _ = events.Close() }()
 		if err := hotplug.Run(ctx); err != nil {
@@ -238,6 +241,13 @@ func openMachine(cfg config.Config, log *slog.Logger, inUse func() []netip.Addr)
 		}
 	})
 	return m, nil
+}
+
+// settled tells that the node serves.
+func (m *ownMachine) settled() {
+	if m != nil {
+		m.settle()
+	}
 }
 
 // close leaves addresses and modules as they are: a daemon that is started anew

@@ -302,6 +302,7 @@ func (p *parts) onServing(s cluster.Serving) {
 	switch {
 	case s.OK:
 		p.rexec.Unfence()
+		p.n.machine.settled()
 	case p.served:
 		p.rexec.Fence(s.Cause)
 	}

@@ -123,10 +123,10 @@ func newInitd(o Options) *initd {
 	}
 	d.spawn = &role{name: "spawn", args: o.Spawn, prepare: d.prepareSpawn}
 	d.node = &role{name: "node", args: o.Node, oomScore: -900, prepare: d.prepareNode}
-	d.roles = []*role{d.spawn, d.node}
+	d.roles = []*role{d.node, d.spawn}
 	if o.Mount != nil {
 		d.mount = &role{name: "mount", args: o.Mount, oomScore: -900, prepare: d.prepareKept}
-		d.roles = []*role{d.mount, d.spawn, d.node}
+		d.roles = []*role{d.node, d.mount, d.spawn}
 	}
 	return d
 }

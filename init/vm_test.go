@@ -39,7 +39,7 @@ func machineBoot(args []string) int {
 	}
 	l := kmod.NewLoader(x, nil, kmod.NewSystem("/sys"))
 	o.Coldplug = func(ctx context.Context, _ func(string)) (string, error) {
-		r, err := l.Coldplug(ctx, "/sys")
+		r, err := l.Coldplug(ctx, "/sys", nil)
 		return r.Summary(), err
 	}
 	o.Load = func(_ context.Context, name string) error {

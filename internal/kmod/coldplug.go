@@ -21,6 +21,7 @@ const (
 type Report struct {
 	Devices   int      // with a modalias
 	Unmatched int      // for which no module is known: most of them need none
+	Later     int      // that were left for later
 	Loaded    []Loaded // modules new in the kernel, For being the device
 	Failed    []Loaded // and those that failed, with the cause
 }
@@ -31,14 +32,17 @@ func (r Report) Summary() string {
 	if len(r.Failed) > 0 {
 		s += fmt.Sprintf(", %d failed", len(r.Failed))
 	}
+	if r.Later > 0 {
+		s += fmt.Sprintf("; %d left for later", r.Later)
+	}
 	return s
 }
 
-// Coldplug loads the modules of all devices below sys ("/sys"). As drivers
-// bring new devices it looks again until there are no more. Nothing that fails
-// keeps the rest from being loaded; the error is that of ctx or of a sys that
-// cannot be read at all.
-func (l *Loader) Coldplug(ctx context.Context, sys string) (Report, error) {
+// Coldplug loads the modules of the devices below sys ("/sys") whose modalias is
+// wanted now, such as Urgent says; nil means all. As drivers bring new devices it
+// looks again until there are no more. Nothing that fails keeps the rest from being
+// loaded; the error is that of ctx or of a sys that cannot be read at all.
+func (l *Loader) Coldplug(ctx context.Context, sys string, now func(modalias string) bool) (Report, error) {
 	var r Report
 	seen := map[string]bool{}
 	failed := map[string]bool{}
@@ -47,19 +51,26 @@ func (l *Loader) Coldplug(ctx context.Context, sys string) (Report, error) {
 		if err != nil {
 			return r, fmt.Errorf("look for devices: %w", err)
 		}
-		r.Devices, r.Unmatched = len(devices), 0
+		r.Devices = len(devices)
 		news := false
 		for _, d := range devices {
 			if err := ctx.Err(); err != nil {
 				return r, fmt.Errorf("load modules for devices: %w", err)
+			}
+			if seen[d.path] {
+				continue
+			}
+			seen[d.path] = true
+			if now != nil && !now(d.modalias) {
+				r.Later++
+				continue
 			}
 			all, err := l.Load(d.modalias)
 			if errors.Is(err, ErrUnknown) {
 				r.Unmatched++
 				continue
 			}
-			news = news || !seen[d.path]
-			seen[d.path] = true
+			news = true
 			for _, m := range all {
 				m.For = d.path
 				switch {

@@ -6,10 +6,10 @@
 // section .modinfo of every module. It resolves a name or an alias to modules
 // in load order, and writes the same text files for a subset. Rules are what
 // modprobe.d and the kernel's command line say about modules. A Loader gives
-// modules to the kernel; Coldplug loads those of all devices that are there,
-// Hotplug those of devices that appear. Disks probes block devices for the
-// labels and UUIDs of their file systems, waits for one of them, and keeps the
-// links in /dev/disk.
+// modules to the kernel; Coldplug loads those of the devices that are there, all or
+// the Urgent ones, Hotplug those of devices that appear, and of all once there is
+// time. Disks probes block devices for the labels and UUIDs of their file systems,
+// waits for one of them, and keeps the links in /dev/disk.
 //
 // Index, Rules, ParseEvent, ProbeFS and Links' plan are pure: bytes in,
 // decisions out. Lock: Loader.mu, held during one load. Goroutines: Scan has

@@ -19,17 +19,18 @@ type Source interface {
 
 // Hotplug keeps a machine's modules and links up to date with its devices.
 type Hotplug struct {
-	Loader *Loader
-	Events Source
-	Links  *Links // nil: none are kept
-	Sys    string // "/sys"
-	Log    *slog.Logger
+	Loader  func() (*Loader, error) // asked when a module is needed; with an error none is loaded
+	Events  Source
+	Settled <-chan struct{} // closed when there is time to look at everything; nil: at once
+	Links   *Links          // nil: none are kept
+	Sys     string          // "/sys"
+	Log     *slog.Logger
 }
 
-// Run loads the modules of all devices and sets the links, and then does so for
-// each device that appears, until ctx ends; it returns nil then. When events
-// were lost it looks at everything again. Events must have been opened before
-// anything else looked at devices, and is not closed.
+// Run loads the modules of each device that appears and sets the links, until ctx
+// ends; it returns nil then. Once Settled it does so for all devices, because some
+// may have appeared before Events was opened; and when events were lost it looks at
+// everything again. Events is not closed.
 func (h *Hotplug) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	queue := make(chan Event, maxQueue)
@@ -43,7 +44,10 @@ func (h *Hotplug) Run(ctx context.Context) error {
 	defer reader.Wait()
 	defer cancel()
 
-	h.everything(ctx)
+	settled := h.Settled
+	if settled == nil {
+		h.everything(ctx)
+	}
 	disks := false
 	for {
 		if disks && len(queue) == 0 { // once for all partitions of a new disk
@@ -52,6 +56,9 @@ func (h *Hotplug) Run(ctx context.Context) error {
 		}
 		select {
 		case <-again:
+			h.everything(ctx)
+		case <-settled:
+			settled = nil
 			h.everything(ctx)
 		case e, ok := <-queue:
 			if !ok {
@@ -88,7 +95,13 @@ func (h *Hotplug) read(ctx context.Context, queue chan<- Event, again chan<- str
 }
 
 func (h *Hotplug) everything(ctx context.Context) {
-	report, err := h.Loader.Coldplug(ctx, h.Sys)
+	defer h.links()
+	loader, err := h.Loader()
+	if err != nil { // a kernel without modules has all it needs
+		h.Log.Warn("no modules can be loaded", "err", err)
+		return
+	}
+	report, err := loader.Coldplug(ctx, h.Sys, nil)
 	if err != nil && ctx.Err() == nil {
 		h.Log.Warn("loading modules for devices failed", "err", err)
 	}
@@ -100,23 +113,30 @@ func (h *Hotplug) everything(ctx context.Context) {
 		h.Log.Log(ctx, level, "a module failed", "device", m.For, "err", m.Err)
 	}
 	h.Log.Info("modules loaded for devices", "summary", report.Summary())
-	h.links()
 }
 
 // handle loads what an event asks for, and reports whether disks changed.
 func (h *Hotplug) handle(e Event) (disks bool) {
 	if e.Modalias != "" && (e.Action == "add" || e.Action == "change") {
-		all, err := h.Loader.Load(e.Modalias)
-		if err != nil && !errors.Is(err, ErrUnknown) {
-			h.Log.Warn("a module failed", "device", e.Path, "err", err)
-		}
-		for _, m := range all {
-			if m.New {
-				h.Log.Info("module loaded", "module", m.Module, "device", e.Path)
-			}
-		}
+		h.load(e)
 	}
 	return e.Subsystem == "block" && e.Action != "bind" && e.Action != "unbind"
+}
+
+func (h *Hotplug) load(e Event) {
+	loader, err := h.Loader()
+	if err != nil {
+		return // it was said, or will be, with everything
+	}
+	all, err := loader.Load(e.Modalias)
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		h.Log.Warn("a module failed", "device", e.Path, "err", err)
+	}
+	for _, m := range all {
+		if m.New {
+			h.Log.Info("module loaded", "module", m.Module, "device", e.Path)
+		}
+	}
 }
 
 func (h *Hotplug) links() {

@@ -113,7 +113,7 @@ func TestColdplug(t *testing.T) {
 		}
 	}
 	l := NewLoader(open(t, sample(t)), nil, k)
-	r, err := l.Coldplug(t.Context(), sys)
+	r, err := l.Coldplug(t.Context(), sys, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,12 +129,17 @@ func TestColdplug(t *testing.T) {
 	if len(r.Loaded) != 2 || r.Loaded[1].For != "/devices/pci0/1/child" {
 		t.Errorf("loaded: %+v", r.Loaded)
 	}
+	k = &fakeKernel{}
+	l = NewLoader(open(t, sample(t)), nil, k)
+	if r, err = l.Coldplug(t.Context(), sys, Urgent); err != nil || k.calls() != "e1000; of" || r.Summary() != "5 devices, 2 modules loaded; 1 left for later" {
+		t.Errorf("only what is urgent: %v, %s, %s", err, k.calls(), r.Summary())
+	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := l.Coldplug(ended, sys); !errors.Is(err, context.Canceled) {
+	if _, err := l.Coldplug(ended, sys, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
 	}
-	if _, err := l.Coldplug(t.Context(), filepath.Join(sys, "nosuch")); err == nil {
+	if _, err := l.Coldplug(t.Context(), filepath.Join(sys, "nosuch"), nil); err == nil {
 		t.Error("no error without sysfs")
 	}
 }
@@ -219,6 +224,11 @@ func FuzzParseEvent(f *testing.F) {
 	})
 }
 
+func always(t *testing.T, k Kernel) func() (*Loader, error) {
+	l := NewLoader(open(t, sample(t)), nil, k)
+	return func() (*Loader, error) { return l, nil }
+}
+
 // A socket that another process sends to gives nothing; a closed one ends Run.
 func TestHotplug(t *testing.T) {
 	events, err := Listen()
@@ -229,7 +239,7 @@ func TestHotplug(t *testing.T) {
 	sys := sysfs(t, map[string]string{"a": "pci:v00008086d0000100Esvsdbcsci"})
 	done := make(chan struct{})
 	k := &fakeKernel{loaded: func(string) { close(done) }}
-	h := &Hotplug{Loader: NewLoader(open(t, sample(t)), nil, k), Events: events, Sys: sys, Log: slog.New(slog.DiscardHandler)}
+	h := &Hotplug{Loader: always(t, k), Events: events, Sys: sys, Log: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- h.Run(ctx) }()
@@ -247,7 +257,7 @@ func TestHotplug(t *testing.T) {
 // The events of a device go to its module; a lost event means everything again.
 func TestHotplugHandle(t *testing.T) {
 	k := &fakeKernel{}
-	h := &Hotplug{Loader: NewLoader(open(t, sample(t)), nil, k), Log: slog.New(slog.DiscardHandler)}
+	h := &Hotplug{Loader: always(t, k), Log: slog.New(slog.DiscardHandler)}
 	for i, action := range []string{"remove", "add", "add", "change"} {
 		if h.handle(Event{Action: action, Path: fmt.Sprint("/devices/", i), Modalias: "pci:v00008086d0000100Esvsdbcsci"}) {
 			t.Error("a network card is a disk")
@@ -259,6 +269,34 @@ func TestHotplugHandle(t *testing.T) {
 	}
 	if !h.handle(Event{Action: "remove", Path: "/devices/sda", Subsystem: "block"}) {
 		t.Error("a disk is none")
+	}
+}
+
+// What is there already has its turn when there is time; a kernel without modules
+// costs nothing but a line of the log.
+func TestHotplugSettles(t *testing.T) {
+	settled, asked := make(chan struct{}), make(chan struct{})
+	sys := sysfs(t, map[string]string{"a": "pci:v00008086d0000100Esvsdbcsci"})
+	h := &Hotplug{
+		Loader: func() (*Loader, error) {
+			select {
+			case <-settled:
+			default:
+				t.Error("everything is looked at before there is time")
+			}
+			close(asked)
+			return nil, fs.ErrNotExist
+		},
+		Events: &source{}, Settled: settled, Sys: sys, Log: slog.New(slog.DiscardHandler),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- h.Run(ctx) }()
+	close(settled)
+	<-asked
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
 	}
 }
 
@@ -295,7 +333,7 @@ func TestHotplugOverflow(t *testing.T) {
 		done := make(chan struct{})
 		k := &fakeKernel{loaded: func(string) { close(done) }}
 		from := &source{flood: flood, before: func() { plug(t, sys, "new", "pci:v00008086d0000100Esvsdbcsci") }}
-		h := &Hotplug{Loader: NewLoader(open(t, sample(t)), nil, k), Events: from, Sys: sys, Log: slog.New(slog.DiscardHandler)}
+		h := &Hotplug{Loader: always(t, k), Events: from, Sys: sys, Log: slog.New(slog.DiscardHandler)}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- h.Run(ctx) }()
@@ -313,7 +351,7 @@ func TestHotplugOverflow(t *testing.T) {
 
 // A socket that fails ends Run with its error.
 func TestHotplugFails(t *testing.T) {
-	h := &Hotplug{Loader: NewLoader(open(t, sample(t)), nil, &fakeKernel{}), Events: &source{ended: true}, Sys: sysfs(t, map[string]string{"x": "y"}), Log: slog.New(slog.DiscardHandler)}
+	h := &Hotplug{Loader: always(t, &fakeKernel{}), Events: &source{ended: true}, Sys: sysfs(t, map[string]string{"x": "y"}), Log: slog.New(slog.DiscardHandler)}
 	if err := h.Run(t.Context()); !errors.Is(err, unix.EBADF) {
 		t.Errorf("Run: %v", err)
 	}

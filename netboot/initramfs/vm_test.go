@@ -200,7 +200,7 @@ func guest() error {
 	start = time.Now()
 	loader := kmod.NewLoader(index, rules, kmod.NewSystem("/sys"))
 	disks := kmod.Disks{Sys: "/sys", Dev: "/dev"}
-	hotplug := kmod.Hotplug{Loader: loader, Events: events, Links: &kmod.Links{Disks: disks}, Sys: "/sys", Log: slog.New(slog.NewTextHandler(os.Stdout, nil))}
+	hotplug := kmod.Hotplug{Loader: func() (*kmod.Loader, error) { return loader, nil }, Events: events, Links: &kmod.Links{Disks: disks}, Sys: "/sys", Log: slog.New(slog.NewTextHandler(os.Stdout, nil))}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
