@@ -46,6 +46,14 @@ func machineBoot(args []string) int {
 		_, err := l.Load(name)
 		return err
 	}
+	o.FSType = func(device string) (string, error) {
+		spec, err := kmod.ParseSpec(device)
+		if err != nil {
+			return "", err
+		}
+		disk, _, err := kmod.Disks{Sys: "/sys", Dev: "/dev"}.Find(spec)
+		return disk.FS.Type, err
+	}
 	return boot.Run(o, args)
 }
 
@@ -150,7 +158,7 @@ func TestMachine(t *testing.T) {
 		}
 		write(t, filepath.Join(r, "sbin/ssi"), string(ssi), 0o755)
 		programs(t, r, "/bin/busybox", "/sbin/fsck.ext4")
-		modules(t, r, kernel, "virtio_pci", "virtio_blk", "ext4", "softdog", "i6300esb")
+		modules(t, r, kernel, "virtio_pci", "virtio_blk", "ext4", "softdog", "i6300esb", "button", "evdev")
 	}
 	// The distribution's own poweroff, or what it does, see boot.RunInitctl.
 	powerOff := `busybox printf 'i\031\t\003\001\000\000\0000\000\000\000' >/run/request; busybox truncate -s 384 /run/request; busybox cat /run/request >/run/initctl`
@@ -290,8 +298,36 @@ tmpfs /tmp tmpfs nosuid,size=10m 0 0
 	clean()
 	command(t, "e2fsck", "-fn", rootImage)
 
-	// PID 1 stands still, frozen with its cgroup: the hardware resets the machine.
+	// The disk of root= is full of garbage: a shell says why; when that is repaired, the
+	// start goes on. Then somebody presses the power button.
 	spec := m.Spec()
+	pressed := spec
+	pressed.Name, pressed.Disks = "pressed", []vm.Disk{{Path: dataImage}, {Path: rootImage}, spec.Disks[2], spec.Disks[3]}
+	pressed.Append = strings.ReplaceAll(spec.Append, "rootfstype=ext4 ", "")
+	m = net.Machine(pressed)
+	m.Start()
+	m.Say(`The start of this machine stops at "root": mount /dev/vda on /root: there is no file system that this kernel knows \(tried .*ext4.*\): .*; is root=/dev/vda of the kernel command line right, and the disk in order\? rootfstype= tells its type`)
+	m.Say(`A shell follows`)
+	if out, status := m.Run("busybox mv /dev/vdb /dev/vda"); status != 0 {
+		t.Errorf("%s", out)
+	}
+	m.Type("exit")
+	m.Say(`atlas: press Enter for a shell`)
+	m.Type("")
+	if out, status := m.Run(`until busybox dmesg | busybox grep 'name="Power Button"'; do busybox sleep 0.1; done`); status != 0 {
+		t.Errorf("%s", out)
+	}
+	for range 3 {
+		if err := m.PowerDown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Say(`the power button was pressed`)
+	m.Off()
+	clean()
+	command(t, "e2fsck", "-fn", rootImage)
+
+	// PID 1 stands still, frozen with its cgroup: the hardware resets the machine.
 	spec.Name, spec.Extra = "still", []string{"-device", "i6300esb"}
 	spec.Append = strings.ReplaceAll(spec.Append, "ssi.watchdog=30", "ssi.watchdog=5")
 	m = net.Machine(spec)

@@ -237,6 +237,24 @@ func TestDevice(t *testing.T) {
 	}
 }
 
+// A disk that cannot be mounted says what the kernel lacks.
+func TestMountDeviceFails(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("skipped: needs root: mount(2) says EPERM first")
+	}
+	var b boot
+	dir := t.TempDir()
+	for want, kinds := range map[string][]string{
+		"this kernel has no driver for a file system on a disk":                                  nil,
+		"this kernel has no driver for nosuchfs: no such device":                                 {"nosuchfs"},
+		"there is no file system that this kernel knows (tried nosuchfs nonefs): no such device": {"nosuchfs", "nonefs"},
+	} {
+		if _, err := b.mountDevice(t.Context(), "/dev/null", dir, kinds, 0, ""); err == nil || err.Error() != "mount /dev/null on "+dir+": "+want {
+			t.Errorf("%v: %v", kinds, err)
+		}
+	}
+}
+
 func TestInitOf(t *testing.T) {
 	root := t.TempDir()
 	put(t, filepath.Join(root, "usr/lib/systemd/systemd"), "", 0o755)

@@ -3,6 +3,7 @@ package boot
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,12 +31,16 @@ const (
 	// others out of the kernel's log.
 	kmsgBurst = 100
 	kmsgEvery = 100 * time.Millisecond
+	// consoleTries is how often a line is tried on a console that does not take it, with
+	// consolePause between them.
+	consoleTries = 10
+	consolePause = time.Millisecond
 )
 
 // kmsg is a slog.Handler that writes to the kernel's log, /dev/kmsg, with the
 // priority of each message, and what the operator must see to the console too. The
 // kernel bounds the log and decides by its log level what the console shows by
-// itself. It never waits for a terminal; where the kernel shows messages on a serial
+// itself. It never waits for a terminal longer than consoleTries; where the kernel shows messages on a serial
 // line, printk waits for that line.
 type kmsg struct {
 	slog.Handler // makes the text, in buf
@@ -72,7 +77,7 @@ func NewKmsg(name string, level slog.Level) (*slog.Logger, error) {
 func RoleLog(role string, level slog.Level, news ...string) *slog.Logger {
 	if os.Getenv(KmsgEnv) != "" {
 		if s, err := openKmsg(role); err == nil {
-			s.console, s.shown, s.news = writeConsole, kernelShows, news
+			s.console, s.shown, s.news = newConsole().write, kernelShows, news
 			return slog.New(newKmsg(s, level))
 		}
 	}
@@ -190,13 +195,41 @@ func kernelShows(severity int) bool {
 	return err == nil && nerr == nil && severity < n
 }
 
-// writeConsole writes to the console as far as that takes it at once: nobody waits
-// for a terminal that was stopped by ^S.
-func writeConsole(line string) {
+// console writes to the console as far as that takes it: nobody waits for a terminal
+// that was stopped by ^S. It is not safe for concurrent use.
+type console struct {
+	stopped bool // the last line was not taken
+	pause   func()
+}
+
+func newConsole() *console {
+	return &console{pause: func() { time.Sleep(consolePause) }}
+}
+
+func (c *console) write(line string) {
 	fd, err := unix.Open("/dev/console", unix.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
-	_, _ = unix.Write(fd, []byte(line))
+	c.put([]byte(line), func(b []byte) (int, error) { return unix.Write(fd, b) })
 	_ = unix.Close(fd)
+}
+
+// put tries a few times: while another process writes to the terminal, write(2) gives
+// EAGAIN as well (kernel file drivers/tty/tty_io.c, tty_write_lock). One that was found
+// stopped is tried once for each line, until it takes one.
+func (c *console) put(line []byte, write func([]byte) (int, error)) {
+	for try := 1; len(line) > 0; try++ {
+		n, err := write(line)
+		line = line[max(n, 0):]
+		switch {
+		case err == nil && n > 0, errors.Is(err, unix.EINTR) && try < consoleTries:
+		case errors.Is(err, unix.EAGAIN) && try < consoleTries && !c.stopped:
+			c.pause()
+		default:
+			c.stopped = true
+			return
+		}
+	}
+	c.stopped = false
 }

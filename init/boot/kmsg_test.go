@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 // logBench is a kernel's log and a console of a test.
@@ -110,5 +112,43 @@ func TestKmsgLimit(t *testing.T) {
 	}
 	if n := strings.Count(b.kernel.String(), "much later\"\n"); n != kmsgBurst {
 		t.Errorf("%d messages after a pause", n)
+	}
+}
+
+// A console that another process writes to takes the line a moment later; one that was
+// stopped costs one wait, and not one for each line.
+func TestConsoleBusy(t *testing.T) {
+	pauses := 0
+	c := console{pause: func() { pauses++ }}
+	var got string
+	answers := func(list ...error) func([]byte) (int, error) {
+		return func(b []byte) (int, error) {
+			if len(list) == 0 {
+				n := min(len(b), 5) // as much as there is room
+				got += string(b[:n])
+				return n, nil
+			}
+			err := list[0]
+			list = list[1:]
+			return -1, err
+		}
+	}
+	c.put([]byte("in two parts"), answers(unix.EAGAIN, unix.EINTR, unix.EAGAIN))
+	if got != "in two parts" || pauses != 2 {
+		t.Errorf("%q after %d pauses", got, pauses)
+	}
+	tries := 0
+	for range 5 {
+		c.put([]byte("stopped"), func([]byte) (int, error) { tries++; return -1, unix.EAGAIN })
+	}
+	if tries != consoleTries+4 || pauses != 2+consoleTries-1 {
+		t.Errorf("%d tries, %d pauses", tries, pauses)
+	}
+	c.put([]byte(", on"), answers())
+	c.put([]byte(", busy"), answers(unix.EAGAIN))
+	c.put([]byte("gone"), answers(unix.EIO))
+	c.put([]byte("never"), func([]byte) (int, error) { return 0, nil })
+	if got != "in two parts, on, busy" || pauses != 2+consoleTries {
+		t.Errorf("%q after %d pauses", got, pauses)
 	}
 }

@@ -169,7 +169,13 @@ func (b *boot) mountDevice(ctx context.Context, device, dir string, kinds []stri
 			return "", fmt.Errorf("mount %s on %s as %s: %w", device, dir, kind, err)
 		}
 	}
-	return "", fmt.Errorf("mount %s on %s: no file system found there (tried %s): %w", device, dir, strings.Join(kinds, " "), err)
+	switch {
+	case len(kinds) == 0:
+		return "", fmt.Errorf("mount %s on %s: this kernel has no driver for a file system on a disk", device, dir)
+	case len(kinds) == 1 && errors.Is(err, unix.ENODEV):
+		return "", fmt.Errorf("mount %s on %s: this kernel has no driver for %s: %w", device, dir, kinds[0], err)
+	}
+	return "", fmt.Errorf("mount %s on %s: there is no file system that this kernel knows (tried %s): %w", device, dir, strings.Join(kinds, " "), err)
 }
 
 // mountEntry mounts one line of fstab(5); what is mounted already is left alone.

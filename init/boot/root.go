@@ -70,10 +70,16 @@ func (b *boot) findRoot(ctx context.Context, say func(string)) (string, error) {
 		return "", fmt.Errorf("root=%s: %w; is root= of the kernel command line right, and the disk in order?", rootSpec(b.cmdline), err)
 	}
 	b.root.device = device
-	if b.root.kinds, err = b.kindOf(device, first(b.cmdline.Get("rootfstype"))); err != nil {
+	if err := b.probeRoot(); err != nil {
 		return "", err
 	}
 	return device + " " + strings.Join(b.root.kinds, ","), nil
+}
+
+// probeRoot finds what types its file system may have.
+func (b *boot) probeRoot() (err error) {
+	b.root.kinds, err = b.kindOf(b.root.device, first(b.cmdline.Get("rootfstype")))
+	return err
 }
 
 func first(s string, _ bool) string { return s }
@@ -122,9 +128,14 @@ func (b *boot) mountRoot(ctx context.Context, _ func(string)) (string, error) {
 		if b.cmdline.ReadOnly() {
 			flags |= unix.MS_RDONLY
 		}
+		if len(b.root.kinds) != 1 { // the emergency shell may have repaired it
+			if err := b.probeRoot(); err != nil {
+				return "", err
+			}
+		}
 		kind, err := b.mountDevice(ctx, b.root.device, NewRoot, b.root.kinds, flags, data)
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("%w; is root=%s of the kernel command line right, and the disk in order? rootfstype= tells its type", err, rootSpec(b.cmdline))
 		}
 		b.root.kinds = []string{kind}
 	}
