@@ -62,7 +62,7 @@ func watchButtons(ctx context.Context, log *slog.Logger, configured string) {
 	if e == 0 {
 		return
 	}
-	b := buttons{dev: "/dev", sys: "/sys", log: log, end: func() error { return EndMachine(e, false) }}
+	b := buttons{dev: "/dev", sys: "/sys", log: log, what: e, end: func(e keeper.Ending) error { return EndMachine(e, false) }}
 	b.run(ctx)
 }
 
@@ -71,7 +71,8 @@ func watchButtons(ctx context.Context, log *slog.Logger, configured string) {
 type buttons struct {
 	dev, sys string // "/dev", "/sys"
 	log      *slog.Logger
-	end      func() error // ends the machine; does not wait for that
+	what     keeper.Ending               // that follows a press
+	end      func(e keeper.Ending) error // asks for it; does not wait for it
 
 	mu      sync.Mutex // held while end is called
 	pressed bool       // the machine ends: pressing again is the same as once
@@ -250,8 +251,8 @@ func (b *buttons) press(device string) {
 	if b.pressed {
 		return
 	}
-	b.log.Warn("the power button was pressed", "op", "power button", "device", device)
-	err := b.end()
+	b.log.Warn("the power button was pressed: this machine ends", "op", b.what.String(), "device", device)
+	err := b.end(b.what)
 	if err != nil {
 		b.log.Error("the power button does not work", "op", "power button", "err", err)
 	}

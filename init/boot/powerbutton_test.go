@@ -36,7 +36,11 @@ func newDesk(t *testing.T) *desk {
 	dir := t.TempDir()
 	d.b = &buttons{
 		dev: filepath.Join(dir, "dev"), sys: filepath.Join(dir, "sys"), log: slog.New(slog.NewTextHandler(d.log, nil)),
-		end: func() error {
+		what: keeper.PowerOff,
+		end: func(e keeper.Ending) error {
+			if e != keeper.PowerOff {
+				t.Errorf("it asks for %s", e)
+			}
 			d.ends <- struct{}{}
 			if d.refuse.Load() {
 				return errors.New("refused")

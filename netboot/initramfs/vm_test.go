@@ -60,7 +60,7 @@ func TestSize(t *testing.T) {
 		if r.Size > 20e6 {
 			t.Errorf("%s: %d bytes, more than 20 MB", class, r.Size)
 		}
-		for _, m := range []string{"virtio_net", "virtio_blk", "bonding", "8021q", "overlay", "ip_vs", "nbd", "cuse", "softdog", "ext4", "nvme", "crc32c_generic"} {
+		for _, m := range []string{"virtio_net", "virtio_blk", "bonding", "8021q", "overlay", "ip_vs", "nbd", "cuse", "softdog", "button", "evdev", "ext4", "nvme", "crc32c_generic"} {
 			if slices.Contains(r.Absent, m) { // else it is packed or built in
 				t.Errorf("%s: this kernel has no %s", class, m)
 			}
