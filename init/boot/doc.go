@@ -22,7 +22,8 @@
 // The role initctl (RunInitctl) reads the FIFO of sysvinit(8), by which the
 // distribution's shutdown(8) and reboot(8) end the machine. It also watches the input
 // devices that have a power key, as logind does: a press ends the machine in order. It
-// only reads from them: others, such as a graphical session, get the key as well.
+// reads from them nothing but power keys, and takes them from nobody: a graphical session
+// gets them as well.
 //
 // Parameters of the kernel command line: ssi.hostname=, ssi.swap=DEVICE,…,
 // ssi.watchdog=SECONDS|off, ssi.power_button=poweroff|reboot|ignore, ssi.console=shell, ssi.emergency; root=, rootfstype=,

@@ -16,6 +16,7 @@ import (
 
 	"ssi/internal/config"
 	"ssi/internal/keeper"
+	"ssi/internal/sys"
 )
 
 const (
@@ -216,6 +217,10 @@ func (b *buttons) open(name string, node uint64) {
 		b.devices = map[string]button{}
 	}
 	b.devices[name] = button{node, f}
+	// What is typed on a keyboard is not for us, and wakes nobody. A kernel that cannot
+	// do that gives more, which is passed over.
+	types, keys := powerMask()
+	_ = errors.Join(sys.InputMask(f, evSyn, types), sys.InputMask(f, evKey, keys))
 	label, _ := readLimited(filepath.Join(b.sys, "class/input", name, "device/name"), maxKeysFile)
 	b.log.Info("power button", "op", "power button", "device", f.Name(), "name", cut(strings.TrimSpace(label)))
 	b.readers.Go(func() {

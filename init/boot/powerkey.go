@@ -10,6 +10,7 @@ import (
 
 // Of input-event-codes.h of the kernel.
 const (
+	evSyn     = 0x00
 	evKey     = 0x01
 	keyPower  = 116   // KEY_POWER
 	keyPower2 = 0x164 // KEY_POWER2, of some keyboards
@@ -33,6 +34,17 @@ func powerPressed(b []byte) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// powerMask are the bitmaps of sys.InputMask that leave nothing but presses of power
+// keys: of the types of events, and of the keys.
+func powerMask() (types, keys []byte) {
+	types, keys = make([]byte, 8), make([]byte, 96) // room for EV_CNT and KEY_CNT bits
+	types[evKey/8] |= 1 << (evKey % 8)
+	for _, key := range []int{keyPower, keyPower2} {
+		keys[key/8] |= 1 << (key % 8)
+	}
+	return types, keys
 }
 
 // hasPowerKey reports whether the keys of an input device, as its file capabilities/key

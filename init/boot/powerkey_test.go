@@ -3,6 +3,7 @@ package boot
 import (
 	"encoding/binary"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -66,6 +67,24 @@ func TestHasPowerKey(t *testing.T) {
 	for _, bad := range []string{"x", "10000000000000 g", "10000000000000000", "-1", "0x10", "10000000000000 " + strings.Repeat("0 ", 1000) + "\x00"} {
 		if got, err := hasPowerKey(bad); got || err == nil {
 			t.Errorf("%.40q was taken", bad)
+		}
+	}
+}
+
+func TestPowerMask(t *testing.T) {
+	types, keys := powerMask()
+	for name, c := range map[string]struct {
+		bitmap []byte
+		want   []int
+	}{"types": {types, []int{1}}, "keys": {keys, []int{116, 356}}} {
+		var got []int
+		for i := range 8 * len(c.bitmap) {
+			if c.bitmap[i/8]>>(i%8)&1 == 1 {
+				got = append(got, i)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
 }
