@@ -23,6 +23,7 @@ type Core struct {
 
 	now     time.Duration // newest time given
 	wakeAt  time.Duration // when Tick is due, as Wake said last
+	entry   ownEntry      // as noteSelf saw it last
 	ticked  id.Epoch      // of the membership when Tick was called last
 	wall    int64         // ns since 1970
 	startAt time.Duration

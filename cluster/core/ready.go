@@ -189,6 +189,19 @@ func (c *Core) noteSelf() {
 	if n.State != member.NeverUp && !n.State.Alive() && n.Incarnation >= c.inc && !c.leaving && c.started {
 		c.newLife(n.Incarnation+1, "the cluster declared it dead")
 	}
+	// Between joining and the first lease, and between the end of an earlier life and
+	// joining, the cluster waits for this node's next hello.
+	entry := ownEntry{n.State, n.Incarnation}
+	if entry != c.entry && (n.State == member.ComingUp || n.State == member.Down) {
+		c.helloAt = min(c.helloAt, c.now)
+	}
+	c.entry = entry
+}
+
+// ownEntry is what the members' list says of this node.
+type ownEntry struct {
+	state       member.State
+	incarnation id.Incarnation
 }
 
 // noteAssigned takes a raft ID that was made for this very process. Another one,

@@ -4,7 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"ssi/cluster/member"
 	"ssi/internal/id"
+	"ssi/internal/simnet"
 )
 
 func fast(t testing.TB) Timing {
@@ -89,6 +91,30 @@ func TestOneNodeAtOnce(t *testing.T) {
 	runFor(t, w, time.Second)
 	w.startAll()
 	runUntil(t, w, 50*time.Millisecond, "the node serves again", w.up)
+}
+
+// TestJoinAtOnce: a node that starts, for the first time or anew, says hello again as
+// soon as it hears that the cluster has taken the next step with it.
+func TestJoinAtOnce(t *testing.T) {
+	tm, err := TimingFor("lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(4, 2, tm)
+	w.tracing, w.cleanDelay, w.maxVoters = true, time.Millisecond, 1
+	w.Conditions = simnet.Conditions{MinDelay: time.Millisecond, MaxDelay: time.Millisecond} // in order, as over TCP
+	w.node(1).start(true)
+	runUntil(t, w, time.Second, "the founder serves", w.node(1).serving)
+	const soon = 100 * time.Millisecond
+	n := w.node(2)
+	for _, what := range []string{"first", "while the cluster thinks it lives", "once it is down"} {
+		n.start(true)
+		runUntil(t, w, soon, what+": it serves", n.serving)
+		n.crash()
+		if what == "while the cluster thinks it lives" {
+			runUntil(t, w, 3*tm.LeaderLease, "it is declared down", func() bool { return w.node(1).core.View().Get(2).State == member.Down })
+		}
+	}
 }
 
 func TestThreeNodes(t *testing.T) {
