@@ -142,12 +142,16 @@ func runBoot(args []string) int {
 	}
 	return boot.Run(boot.Options{
 		Log: log, StateDir: cfg.StateDir, BuildTime: buildTime(), Hostname: cfg.Machine.Hostname, Watchdog: cfg.Machine.WatchdogTime(), Swap: cfg.Machine.Swap,
-		Coldplug: func(ctx context.Context, _ func(string)) (string, error) {
+		Coldplug: func(ctx context.Context, needsDisks bool) (string, error) {
 			l, err := loader()
 			if err != nil {
 				return "", err
 			}
-			report, err := l.Coldplug(ctx, disks.Sys, kmod.Urgent)
+			urgent := kmod.Urgent
+			if !needsDisks {
+				urgent = kmod.UrgentWithoutDisks
+			}
+			report, err := l.Coldplug(ctx, disks.Sys, urgent)
 			for _, f := range report.Failed {
 				level := slog.LevelWarn
 				if errors.Is(f.Err, unix.ENODEV) { // the driver looked, and it is not its device

@@ -38,7 +38,7 @@ func machineBoot(args []string) int {
 		return boot.Run(o, args)
 	}
 	l := kmod.NewLoader(x, nil, kmod.NewSystem("/sys"))
-	o.Coldplug = func(ctx context.Context, _ func(string)) (string, error) {
+	o.Coldplug = func(ctx context.Context, _ bool) (string, error) {
 		r, err := l.Coldplug(ctx, "/sys", nil)
 		return r.Summary(), err
 	}

@@ -51,9 +51,9 @@ type Options struct {
 	PID1      PID1          // default: the keeper's connection
 	Log       *slog.Logger  // default: standard error
 
-	// Coldplug loads the drivers of the devices that are there; the result is a
-	// line for people.
-	Coldplug func(ctx context.Context, say func(text string)) (result string, err error)
+	// Coldplug loads the drivers of the devices that the start needs, among them disks
+	// or not; the result is a line for people.
+	Coldplug func(ctx context.Context, disks bool) (result string, err error)
 	// Load loads a module by name or alias.
 	Load func(ctx context.Context, name string) error
 	// Device waits until there is the device that fstab(5) names (UUID=…, LABEL=…,
@@ -177,7 +177,7 @@ func (b *boot) readFstab() {
 // is left to the init there, which may be a foreign one.
 func (b *boot) initramfs() []step {
 	return []step{
-		{name: "modules", what: "drivers of the devices", limit: time.Minute, skip: absent(b.o.Coldplug == nil), do: b.o.Coldplug},
+		{name: "modules", what: "drivers of the devices", limit: time.Minute, skip: absent(b.o.Coldplug == nil), do: b.coldplug(true)},
 		{name: "root-device", what: "device of the root file system", fatal: true, limit: rootLimit(b.cmdline), do: b.findRoot},
 		{name: "clock", what: "not before this binary was built", limit: 5 * time.Second, do: b.setClock},
 		{name: "root-check", what: "check of the root file system", fatal: true, do: b.checkNewRoot},
@@ -205,7 +205,7 @@ func (b *boot) system() []step {
 		return ""
 	}
 	return []step{
-		{name: "modules", what: "drivers of the devices", limit: time.Minute, skip: absent(b.o.Coldplug == nil), do: b.o.Coldplug},
+		{name: "modules", what: "drivers of the devices", limit: time.Minute, skip: absent(b.o.Coldplug == nil), do: b.coldplug(b.needsDisks())},
 		{name: "memory", what: "enough memory for a node", limit: 5 * time.Second, do: b.checkMemory},
 		{name: "watchdog", what: "hardware watchdog", limit: 10 * time.Second, skip: b.skipWatchdog, do: b.watchdog},
 		{name: "hostname", what: "name of the machine", limit: 5 * time.Second, do: b.setHostname},
@@ -222,6 +222,16 @@ func (b *boot) system() []step {
 		{name: "net-mounts", what: "file systems over the network", needs: []string{"network"}, skip: nothing(b.fstab, true),
 			do: func(ctx context.Context, say func(string)) (string, error) { return b.mountAll(ctx, true, say) }},
 	}
+}
+
+func (b *boot) coldplug(disks bool) func(context.Context, func(string)) (string, error) {
+	return func(ctx context.Context, _ func(string)) (string, error) { return b.o.Coldplug(ctx, disks) }
+}
+
+// needsDisks reports whether something of the start in this root is on a disk.
+func (b *boot) needsDisks() bool {
+	swap, err := swapAreas(b.fstab, b.o.Swap, b.cmdline)
+	return !inMemory() || len(b.fstab) > 0 || len(swap) > 0 || err != nil
 }
 
 func absent(is bool) func() string {

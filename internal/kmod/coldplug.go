@@ -38,11 +38,11 @@ func (r Report) Summary() string {
 	return s
 }
 
-// Coldplug loads the modules of the devices below sys ("/sys") whose modalias is
-// wanted now, such as Urgent says; nil means all. As drivers bring new devices it
-// looks again until there are no more. Nothing that fails keeps the rest from being
-// loaded; the error is that of ctx or of a sys that cannot be read at all.
-func (l *Loader) Coldplug(ctx context.Context, sys string, now func(modalias string) bool) (Report, error) {
+// Coldplug loads the modules of the devices below sys ("/sys") that are to be served
+// now, as Urgent says; nil means all. As drivers bring new devices it looks again until
+// there are no more. Nothing that fails keeps the rest from being loaded; the error is
+// that of ctx or of a sys that cannot be read at all.
+func (l *Loader) Coldplug(ctx context.Context, sys string, now func(Device) bool) (Report, error) {
 	var r Report
 	seen := map[string]bool{}
 	failed := map[string]bool{}
@@ -57,22 +57,22 @@ func (l *Loader) Coldplug(ctx context.Context, sys string, now func(modalias str
 			if err := ctx.Err(); err != nil {
 				return r, fmt.Errorf("load modules for devices: %w", err)
 			}
-			if seen[d.path] {
+			if seen[d.Path] {
 				continue
 			}
-			seen[d.path] = true
-			if now != nil && !now(d.modalias) {
+			seen[d.Path] = true
+			if now != nil && !now(d) {
 				r.Later++
 				continue
 			}
-			all, err := l.Load(d.modalias)
+			all, err := l.Load(d.Modalias)
 			if errors.Is(err, ErrUnknown) {
 				r.Unmatched++
 				continue
 			}
 			news = true
 			for _, m := range all {
-				m.For = d.path
+				m.For = d.Path
 				switch {
 				case m.Err != nil && m.Needed && !failed[m.Module]:
 					failed[m.Module] = true
@@ -89,14 +89,18 @@ func (l *Loader) Coldplug(ctx context.Context, sys string, now func(modalias str
 	return r, nil
 }
 
-// device is one that wants a driver.
-type device struct{ path, modalias string }
+// Device is one that may want a driver.
+type Device struct {
+	Path     string // below /sys
+	Modalias string
+	Bound    bool // it has one
+}
 
 // modaliases finds them, in order of their paths: by the lists of each bus and
 // class, and the buses' own devices, of which cpu has a modalias (kernel file
 // Documentation/admin-guide/sysfs-rules.rst). Those are a tenth of what is below
 // /sys/devices, where walking takes a slow processor longer than the drivers.
-func modaliases(ctx context.Context, sys string) ([]device, error) {
+func modaliases(ctx context.Context, sys string) ([]Device, error) {
 	dirs := []string{"devices/system"}
 	for _, d := range [...]struct{ lists, below string }{{"bus", "devices"}, {"class", ""}} {
 		names, err := readNames(filepath.Join(sys, d.lists))
@@ -110,7 +114,7 @@ func modaliases(ctx context.Context, sys string) ([]device, error) {
 	if _, err := os.Stat(filepath.Join(sys, "devices")); err != nil {
 		return nil, err
 	}
-	var all []device
+	var all []Device
 	for _, dir := range dirs {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -132,10 +136,11 @@ func modaliases(ctx context.Context, sys string) ([]device, error) {
 			if to, err := os.Readlink(at); err == nil {
 				at = filepath.Join(filepath.Dir(at), to)
 			}
-			all = append(all, device{strings.TrimPrefix(at, sys), alias})
+			_, err = os.Lstat(filepath.Join(at, "driver"))
+			all = append(all, Device{strings.TrimPrefix(at, sys), alias, err == nil})
 		}
 	}
-	slices.SortFunc(all, func(a, b device) int { return strings.Compare(a.path, b.path) })
+	slices.SortFunc(all, func(a, b Device) int { return strings.Compare(a.Path, b.Path) })
 	return all, nil
 }
 

@@ -169,10 +169,10 @@ func TestModaliases(t *testing.T) {
 	after := walk()
 	got := map[string]bool{}
 	for _, d := range all {
-		if got[d.path] {
-			t.Errorf("%s: twice", d.path)
+		if got[d.Path] {
+			t.Errorf("%s: twice", d.Path)
 		}
-		got[d.path] = true
+		got[d.Path] = true
 	}
 	for path := range before {
 		if after[path] && !got[path] { // it was there all the time

@@ -1,6 +1,9 @@
 package kmod
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestUrgent(t *testing.T) {
 	for alias, want := range map[string]bool{
@@ -18,11 +21,20 @@ func TestUrgent(t *testing.T) {
 		"usb:v046DpC31Cd6402dc00dsc00dp00ic03isc01ip01in00": true,
 		"usb:v046Dp0825d0012dcEFdsc02dp01ic0Eisc01ip00in00": false,
 		"usb:v0BDAp8153d3000dc00dsc00dp00ic02isc06ip00in00": true,
-		"of:NethernetT(null)Cbrcm,bcm2711-genet-v5":         true,
+		"usb:v0781p5581d0100dc00dsc00dp00ic08isc06ip50in00": true,
+		"scsi:t-0x00": true,
+		"of:NethernetT(null)Cbrcm,bcm2711-genet-v5": true,
 		"": true, "pci:": true, "pci:bc": true, "pci:bc0": true, "usb:ic": true,
 	} {
-		if got := Urgent(alias); got != want {
+		if got := Urgent(Device{Modalias: alias}); got != want {
 			t.Errorf("%q: %v", alias, got)
+		}
+		if Urgent(Device{Modalias: alias, Bound: true}) {
+			t.Errorf("%q: has a driver", alias)
+		}
+		disk := strings.Contains(alias, "bc01") || strings.Contains(alias, "ic08") || strings.HasPrefix(alias, "scsi:") || strings.Contains(alias, "virtio:d00000002")
+		if got := UrgentWithoutDisks(Device{Modalias: alias}); got != (want && !disk) {
+			t.Errorf("%q without disks: %v", alias, got)
 		}
 	}
 }
