@@ -16,6 +16,10 @@ import (
 // PID 1 goes on without it.
 const maxFailures = 3
 
+// lateStart is how much later than the node the roles start that nothing waits for
+// but people: a machine with one processor is UP the sooner.
+const lateStart = time.Second
+
 // Service is a role that needs nothing of PID 1 but to be restarted.
 type Service struct {
 	Name     string
@@ -89,12 +93,13 @@ func (d *initd) rescue(why string) {
 	d.starting.role.args = append(slices.Clone(d.o.Boot), boot.ArgEmergency, why)
 }
 
-// goOn starts the roles, and a login on each console.
+// goOn starts the roles and, a moment later, a login on each console.
 func (d *initd) goOn() {
 	d.roles = d.starting.next
 	d.starting = nil
+	late := time.Now().Add(lateStart)
 	for _, s := range d.o.Services {
-		d.roles = append(d.roles, &role{name: s.Name, args: s.Args, oomScore: s.OOMScore, prepare: nothing})
+		d.roles = append(d.roles, &role{name: s.Name, args: s.Args, oomScore: s.OOMScore, prepare: nothing, due: late})
 	}
 	if len(d.o.Getty) == 0 {
 		return
@@ -104,7 +109,7 @@ func (d *initd) goOn() {
 		d.log.Error("no login on the console", "op", "getty", "err", err)
 	}
 	for _, tty := range boot.Terminals(string(active)) {
-		d.roles = append(d.roles, &role{name: "getty " + tty, args: append(slices.Clone(d.o.Getty), tty), prepare: d.prepareKept, ends: true})
+		d.roles = append(d.roles, &role{name: "getty " + tty, args: append(slices.Clone(d.o.Getty), tty), prepare: d.prepareKept, ends: true, due: late})
 	}
 }
 
