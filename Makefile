@@ -19,8 +19,9 @@ APT := bash dash coreutils hostname procps psmisc iproute2 python3 util-linux gr
 # Machines, what boots them, and what they are compared with.
 APT += qemu-system-x86 qemu-utils ipxe-qemu seabios ovmf ipxe pxelinux syslinux-common systemd-boot-efi mmdebstrap e2fsprogs \
 	busybox-static dnsmasq-base curl zstd
-# The packages with tests of machines, and the tests that are it: they run alone, for a machine takes a processor.
-VM_PACKAGES := ./internal/vmtest ./internal/netconf ./init ./netboot/... ./cluster/ntp ./lab ./test
+# The packages with tests of machines, the longest first, and the tests that are it. Two packages at a time, for a machine
+# takes a processor while it boots.
+VM_PACKAGES := ./test ./init/install ./netboot/... ./lab ./init ./internal/vmtest ./cluster/ntp ./internal/netconf
 VM_TESTS    := Machine|Namespace|Network|Boot|VM|Owner|QEMU
 
 .PHONY: help build lab test test-race test-vm test-generic bench bench-vm lint fuzz install man generate deps cross clean
@@ -52,7 +53,7 @@ test-race: deps ## all packages once more under the race detector
 	SSI_TEST_VM_LATER=1 CGO_ENABLED=1 go test -race -short -count=1 -timeout 20m ./...
 
 test-vm: deps ## machines under QEMU: power-on, PXE, power cuts
-	go test -count=1 -timeout 30m -p 1 -run '$(VM_TESTS)' $(VM_PACKAGES)
+	go test -count=1 -timeout 30m -p 2 -run '$(VM_TESTS)' $(VM_PACKAGES)
 
 test-generic: deps ## a machine with an e1000 boots Debian's generic kernel; fetches 100 MB once
 	SSI_TEST_GENERIC=1 go test -count=1 -timeout 30m -v -run TestMachinesGeneric ./test

@@ -7,8 +7,8 @@
 // of all segments and a summary are kept, and the test's output says where.
 // CloudKernel and GenericKernel are Debian's 6.12 kernels, fetched once; Binary is ssi, built
 // when it changed; Made keeps what else takes long to make; Net.Netns is a network
-// namespace for servers of the test; Net.Clock reads the clock of a machine from
-// outside of it.
+// namespace for servers of the test, and Advertise spares firmware a long wait for
+// one of them; Net.Clock reads the clock of a machine from outside of it.
 //
 // Kernel, binaries, locks and artefacts are in the directory that SSI_TEST_CACHE
 // names, by default ssi-test in the user's cache directory. Nothing else outside
@@ -21,7 +21,7 @@
 // process: `kernel`, `binary` and `made-NAME` while such a thing is made; `queue`
 // while a test takes its places, so that two tests never wait for each other; and
 // one `slotN` for each machine that may run. Order: made-NAME, queue, slots, the
-// others. The package starts no goroutine.
+// others. The only goroutine is that of Advertise, which ends with the test.
 //
 // # Limits
 //

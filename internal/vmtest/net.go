@@ -31,7 +31,7 @@ type Net struct {
 func SkipLater(t testing.TB) {
 	t.Helper()
 	if os.Getenv(laterEnv) != "" {
-		t.Skipf("skipped: %s is set; `make test-vm` runs the tests of machines, one after the other", laterEnv)
+		t.Skipf("skipped: %s is set; `make test-vm` runs the tests of machines", laterEnv)
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 )
 
 // Slots is how many machines run at once on one computer, over all processes
-// that test: without KVM each takes a CPU while it boots.
-const Slots = 3
+// that test: the largest cluster of a test, and one machine of another. Without
+// KVM each takes a processor while it boots, and little when it waits.
+const Slots = 5
 
 // takeSlots waits for the slots of so many machines, all if it is more than
 // there are, and gives them back with the test.

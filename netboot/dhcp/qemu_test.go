@@ -28,6 +28,9 @@ func powerOn(t *testing.T, args ...string) {
 	}
 	ip(t, "tuntap", "add", "tap0", "mode", "tap")
 	ip(t, "link", "set", "tap0", "master", "br0", "up")
+	if err := vmtest.Advertise(t, "br0"); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	args = append([]string{"-nodefaults", "-no-user-config", "-machine", "pc,graphics=off,accel=tcg", "-cpu", "qemu64", "-display", "none", "-vga", "none",
 		"-smp", "1", "-m", "256", "-no-reboot", "-device", "virtio-rng-pci", "-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-boot", "order=n,strict=on"}, args...)

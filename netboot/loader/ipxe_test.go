@@ -39,7 +39,7 @@ func TestIPXEBoots(t *testing.T) {
 		t.Fatal(err)
 	}
 	accesses := make(chan httpboot.Access, 100)
-	ns := n.Netns("lan", "lan0", "192.0.2.1/24")
+	ns := lan(t, n)
 	serve := func(server netip.AddrPort, files *Tree) {
 		script, err := Boot{
 			Server: server, Kernel: "vmlinuz", Initramfs: "initrd.img", Script: "boot.ipxe", BootIF: true,
@@ -100,6 +100,15 @@ func TestIPXEBoots(t *testing.T) {
 	if kernels != 1 {
 		t.Errorf("the kernel was fetched %d times", kernels)
 	}
+}
+
+// lan is a namespace on the segment of the machine, for its servers.
+func lan(t *testing.T, n *vmtest.Net) *vm.Netns {
+	ns := n.Netns("lan", "lan0", "192.0.2.1/24")
+	if err := ns.Do(func() error { return vmtest.Advertise(t, "lan0") }); err != nil {
+		t.Fatal(err)
+	}
+	return ns
 }
 
 // startDHCP starts a DHCP server on lan0; the function ends it.

@@ -61,7 +61,7 @@ func TestPXELINUXBoots(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ns := n.Netns("lan", "lan0", "192.0.2.1/24")
+	ns := lan(t, n)
 	defer startDHCP(t, ns, "--dhcp-boot="+Pxelinux+",192.0.2.1,192.0.2.1")()
 	defer startTFTP(t, ns, dir, "vmlinuz")()
 	m := n.Machine(vm.Spec{Name: "pxelinux", Boot: vm.BootNetwork, Memory: 512, NICs: []vm.NIC{{Segment: "lan"}}})
@@ -80,7 +80,7 @@ func TestUEFIBootsByTFTP(t *testing.T) {
 	dir := t.TempDir()
 	n := vmtest.New(t, 1)
 	writeUKI(t, filepath.Join(dir, "ssi.efi"))
-	ns := n.Netns("lan", "lan0", "192.0.2.1/24")
+	ns := lan(t, n)
 	defer startDHCP(t, ns, "--dhcp-boot=ssi.efi,192.0.2.1,192.0.2.1")()
 	defer startTFTP(t, ns, dir, "")()
 	m := n.Machine(vm.Spec{Name: "uefi", Firmware: vm.UEFI, Boot: vm.BootNetwork, NoROM: true, Memory: 512, NICs: []vm.NIC{{Segment: "lan"}}})

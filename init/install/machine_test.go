@@ -1,4 +1,4 @@
-package test
+package install
 
 import (
 	"context"
@@ -227,6 +227,24 @@ func (s *stock) must(command string) string {
 	return strings.TrimSpace(out)
 }
 
+// until repeats a command until its output has a text.
+func (s *stock) until(command, text string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), vmtest.Patience)
+	defer cancel()
+	for {
+		out, _ := s.Run(command)
+		if regexp.MustCompile(`\b` + regexp.QuoteMeta(text) + `\b`).MatchString(out) { // UP is not NEVERUP
+			return
+		}
+		select {
+		case <-ctx.Done():
+			s.t.Fatalf("%s: never says %q, but:\n%s", command, text, out)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // says runs a command whose output must have these texts.
 func (s *stock) says(command string, want ...string) {
 	s.t.Helper()
@@ -273,7 +291,7 @@ func TestInstalledMachine(t *testing.T) {
 	s := newStock(t, "bookworm")
 	s.Start()
 	s.login()
-	(&machines{t: t}).until(s.Machine, "ip -br addr show dev "+stockIface, "10.66.0.1") // a login does not wait for it
+	s.until("ip -br addr show dev "+stockIface, "10.66.0.1") // a login does not wait for it
 	s.must("mount -r /dev/vdb /mnt && touch /run/before")
 	s.says("/mnt/ssi install --dry-run --name stock", "would write  /sbin/ssi", "would write  /etc/grub.d/41_ssi", "would found", "would run    update-grub",
 		`address = ["10.66.0.1/24"]`)
@@ -290,7 +308,7 @@ func TestInstalledMachine(t *testing.T) {
 	s.says("readlink /proc/1/exe", "/sbin/ssi")
 	s.says("findmnt -nro SOURCE,FSTYPE,OPTIONS /", "/dev/vda1 ext4 rw")
 	s.says("cat /etc/debian_version; stat -c %m /etc", "12.", "\n/")
-	(&machines{t: t}).until(s.Machine, "ssi clusternode_getstate 1", "UP")
+	s.until("ssi clusternode_getstate 1", "UP")
 	s.says("cluster", "stock")
 	s.says("ip -br addr show dev "+stockIface, "10.66.0.1/24")
 	s.says("ip route", "default via 10.66.0.254")
