@@ -213,12 +213,15 @@ type parts struct {
 
 	restart context.CancelCauseFunc // set by serve
 
+	ready     chan struct{} // closed when the node serves for the first time
+	readyOnce sync.Once
+
 	mu     sync.Mutex // guards the order of fences; a leaf
 	served bool       // the node served, or fenced what an earlier daemon left
 }
 
 func (n *nodeRole) assemble() (p *parts, err error) {
-	p = &parts{n: n}
+	p = &parts{n: n, ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -302,11 +305,24 @@ func (p *parts) onServing(s cluster.Serving) {
 	switch {
 	case s.OK:
 		p.rexec.Unfence()
-		p.n.machine.settled()
+		p.readyOnce.Do(func() { close(p.ready) })
 	case p.served:
 		p.rexec.Fence(s.Cause)
 	}
 	p.served = p.served || s.OK
+}
+
+// tellReady tells what waits for this node to serve.
+func (p *parts) tellReady(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-p.ready:
+	}
+	p.n.machine.settled()
+	if err := p.n.keep.Ready(); err != nil {
+		p.n.log.Warn("logins start later", "op", "ready", "err", err)
+	}
 }
 
 // fenceLeftovers ends what an earlier daemon ran for others, if this one gets no
@@ -371,6 +387,7 @@ func (p *parts) serve(ctx context.Context) error {
 	wg.Go(func() { p.netboot.Build(run) })
 	wg.Go(func() { p.clock.follow(run, p.cluster.Members(), p.cluster.Serving()) })
 	wg.Go(func() { p.fenceLeftovers(run) })
+	wg.Go(func() { p.tellReady(run) })
 	wg.Go(func() { p.watchLinks(run) })
 	wg.Go(func() {
 		if err := p.space.serve(run); err != nil {

@@ -30,7 +30,7 @@ type rights int
 
 const (
 	keepsFiles    rights = iota // nothing
-	runsNode                    // OpEnd, OpRespawn; it is told of exits and files
+	runsNode                    // OpEnd, OpRespawn, OpReady; it is told of exits and files
 	startsMachine               // OpEnd, OpSwitchRoot, OpWatchdog
 )
 
@@ -39,7 +39,7 @@ func (r rights) may(op keeper.Op, arg string) bool {
 	switch op {
 	case keeper.OpEnd:
 		return r != keepsFiles && len(arg) == 1 && arg[0] >= byte(keeper.Halt) && arg[0] <= byte(keeper.Kexec)
-	case keeper.OpRespawn:
+	case keeper.OpRespawn, keeper.OpReady:
 		return r == runsNode
 	case keeper.OpSwitchRoot:
 		return r == startsMachine && strings.HasPrefix(arg, "/") && !strings.ContainsRune(arg, 0)

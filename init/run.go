@@ -329,6 +329,8 @@ func (d *initd) requested(r request) {
 	switch r.op {
 	case keeper.OpRespawn:
 		d.spawn.signal(unix.SIGKILL)
+	case keeper.OpReady:
+		d.startLate(time.Now())
 	case keeper.OpEnd:
 		d.end(keeper.Ending(r.arg[0]), "a role")
 	case keeper.OpSwitchRoot:

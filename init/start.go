@@ -16,9 +16,9 @@ import (
 // PID 1 goes on without it.
 const maxFailures = 3
 
-// lateStart is how much later than the node the roles start that nothing waits for
-// but people: a machine with one processor is UP the sooner.
-const lateStart = time.Second
+// lateStart is how long after the node the roles start that only people wait for, if
+// it does not serve before: a machine with one processor is UP the sooner.
+const lateStart = 3 * time.Second
 
 // Service is a role that needs nothing of PID 1 but to be restarted.
 type Service struct {
@@ -93,7 +93,7 @@ func (d *initd) rescue(why string) {
 	d.starting.role.args = append(slices.Clone(d.o.Boot), boot.ArgEmergency, why)
 }
 
-// goOn starts the roles and, a moment later, a login on each console.
+// goOn starts the roles and, once the node serves, a login on each console.
 func (d *initd) goOn() {
 	d.roles = d.starting.next
 	d.starting = nil
@@ -110,6 +110,15 @@ func (d *initd) goOn() {
 	}
 	for _, tty := range boot.Terminals(string(active)) {
 		d.roles = append(d.roles, &role{name: "getty " + tty, args: append(slices.Clone(d.o.Getty), tty), prepare: d.prepareKept, ends: true, due: late})
+	}
+}
+
+// startLate starts the roles that have never run.
+func (d *initd) startLate(now time.Time) {
+	for _, r := range d.roles {
+		if r.pid == 0 && r.started.IsZero() && r.due.After(now) {
+			r.due = now
+		}
 	}
 }
 

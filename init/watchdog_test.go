@@ -67,6 +67,7 @@ func TestRights(t *testing.T) {
 		{runsNode, keeper.OpEnd, "\x04", true}, {startsMachine, keeper.OpEnd, "\x03", true}, {keepsFiles, keeper.OpEnd, "\x03", false},
 		{runsNode, keeper.OpEnd, "\x00", false}, {runsNode, keeper.OpEnd, "\x05", false}, {runsNode, keeper.OpEnd, "", false},
 		{runsNode, keeper.OpRespawn, "", true}, {startsMachine, keeper.OpRespawn, "", false},
+		{runsNode, keeper.OpReady, "", true}, {startsMachine, keeper.OpReady, "", false}, {keepsFiles, keeper.OpReady, "", false},
 		{startsMachine, keeper.OpSwitchRoot, "/sbin/init", true}, {runsNode, keeper.OpSwitchRoot, "/sbin/init", false},
 		{startsMachine, keeper.OpSwitchRoot, "init", false}, {startsMachine, keeper.OpSwitchRoot, "/a\x00b", false},
 		{startsMachine, keeper.OpWatchdog, "\x00\x00\x00\x05", true}, {startsMachine, keeper.OpWatchdog, "5", false}, {runsNode, keeper.OpWatchdog, "\x00\x00\x00\x05", false},

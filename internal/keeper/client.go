@@ -239,6 +239,12 @@ func (c *Client) RestartSpawn() error {
 	return err
 }
 
+// Ready tells PID 1 that the node serves. Only the node role may.
+func (c *Client) Ready() error {
+	_, err := c.ask(OpReady, "", nil)
+	return err
+}
+
 // Listen returns the listener kept under name if it has this address, or makes
 // one and has it kept. Closing it leaves the kept one open: peers that connect
 // wait for the next node role. network is "tcp" or "unix".

@@ -62,6 +62,7 @@ const (
 	OpDrop    Op = 'D'
 	OpEnd     Op = 'E' // followed by an Ending; of the roles node and boot
 	OpRespawn Op = 'S' // kill the spawn role, which then starts anew; of the node role
+	OpReady   Op = 'U' // the node serves: what leaves it the processor until then may start; of the node role
 
 	OpSwitchRoot Op = 'R' // followed by the path of the init in the new root; of the role boot
 	OpWatchdog   Op = 'W' // followed by seconds, 4 bytes; of the role boot
