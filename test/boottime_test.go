@@ -81,6 +81,13 @@ func TestBootTimes(t *testing.T) {
 	}
 	kernel := m.clock().Add(-time.Duration(up * float64(time.Second)))
 	t.Logf("first node, start of the kernel to UP: %v", m.upSince(1).Sub(kernel).Round(10*time.Millisecond))
+	for _, n := range m.status().Nodes {
+		if n.Node == 1 && n.Machine != nil && n.Machine.Boot != nil {
+			for _, p := range n.Machine.Boot.Phases {
+				t.Logf("  %-24s from %5.2f s, %5.2f s", p.Name, p.Start.Seconds(), p.Took.Seconds())
+			}
+		}
+	}
 }
 
 // served waits until machines of a hardware class get their own initramfs. The
@@ -103,18 +110,25 @@ func (m *machines) clock() time.Time {
 // upSince is when a node came up, by the first machine's clock.
 func (m *machines) upSince(node int) time.Time {
 	m.t.Helper()
-	var status api.ClusterStatus
-	out := m.run(m.first, "ssi cluster --json")
-	if err := json.Unmarshal([]byte(out), &status); err != nil {
-		m.t.Fatalf("ssi cluster --json: %v: %s", err, out)
-	}
+	status := m.status()
 	for _, n := range status.Nodes {
 		if int(n.Node) == node && n.State == api.Up {
 			return n.Since
 		}
 	}
-	m.t.Fatalf("node %d is not UP: %s", node, out)
+	m.t.Fatalf("node %d is not UP: %+v", node, status)
 	return time.Time{}
+}
+
+// status is what the first machine says of the cluster.
+func (m *machines) status() api.ClusterStatus {
+	m.t.Helper()
+	var status api.ClusterStatus
+	out := m.run(m.first, "ssi cluster --json")
+	if err := json.Unmarshal([]byte(out), &status); err != nil {
+		m.t.Fatalf("ssi cluster --json: %v: %s", err, out)
+	}
+	return status
 }
 
 // cpuTime is the processor time of a process so far: proc_pid_stat(5), in the

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,6 +51,43 @@ func TestReport(t *testing.T) {
 	put(t, filepath.Join(dir, ReportFile), "{", 0o644)
 	if _, err := ReadReport(dir); err == nil || !strings.HasPrefix(err.Error(), "read "+dir) {
 		t.Error(err)
+	}
+}
+
+// TestEarlierPhases: the report in the root goes on from that of the initramfs, also
+// when the role boot has to begin again.
+func TestEarlierPhases(t *testing.T) {
+	dir := t.TempDir()
+	b := newBoot(Options{RunDir: dir, Log: slog.New(slog.DiscardHandler)})
+	names := func(stage string, own ...string) string {
+		phases := b.earlier(stage)
+		text := ""
+		for _, p := range phases {
+			text += p.Name + " "
+		}
+		for _, name := range own {
+			phases = append(phases, Phase{Name: name, State: Done})
+		}
+		if err := (Report{Stage: stage, State: Done, Phases: phases}).write(dir); err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	for _, c := range []struct {
+		stage, own, want string
+	}{
+		{initramfsStage, "modules", "kernel "},
+		{initramfsStage, "root", "kernel "},
+		{systemStage, "modules", "kernel initramfs/root "},
+		{systemStage, "mounts", "kernel initramfs/root "},
+	} {
+		if got := names(c.stage, c.own); got != c.want {
+			t.Errorf("%s: %q, want %q", c.stage, got, c.want)
+		}
+	}
+	put(t, filepath.Join(dir, ReportFile), "{", 0o644)
+	if got := names(systemStage); got != "kernel " {
+		t.Errorf("after a damaged report: %q", got)
 	}
 }
 

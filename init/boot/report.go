@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +19,13 @@ const ReportFile = "boot.json"
 
 // maxReport is how many bytes of a report are read.
 const maxReport = 256 << 10
+
+// The stages of a start, and the phase before all others.
+const (
+	initramfsStage = "initramfs"
+	systemStage    = "system"
+	kernelPhase    = "kernel"
+)
 
 // maxWhy is how many bytes a text about a phase has at most.
 const maxWhy = 400
@@ -46,7 +55,7 @@ type Phase struct {
 
 // Report is what the file ReportFile says: the progress of the start.
 type Report struct {
-	Stage  string        `json:"stage"` // "initramfs" or "system"
+	Stage  string        `json:"stage"` // initramfsStage or systemStage
 	State  State         `json:"state"`
 	Why    string        `json:"why,omitempty"`
 	Took   time.Duration `json:"took_ns"` // kernel start to the end of the last phase
@@ -73,6 +82,33 @@ func ReadReport(runDir string) (Report, error) {
 		return Report{}, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	return r, nil
+}
+
+// initramfsPhase begins the names of the phases that were carried out there.
+const initramfsPhase = "initramfs/"
+
+// earlier are the phases before those of this role's table: what the kernel took and,
+// in another root, what was done in the initramfs.
+func (b *boot) earlier(stage string) []Phase {
+	r, err := ReadReport(b.o.RunDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		b.log.Warn("the report of the start has nothing of the initramfs", "op", "boot", "err", err)
+	}
+	var phases []Phase
+	for _, p := range r.Phases {
+		switch {
+		case p.Name == kernelPhase || strings.HasPrefix(p.Name, initramfsPhase):
+		case r.Stage == initramfsStage && stage == systemStage:
+			p.Name = initramfsPhase + p.Name
+		default: // of a life of this role that crashed
+			continue
+		}
+		phases = append(phases, p)
+	}
+	if len(phases) == 0 {
+		phases = append(phases, Phase{Name: kernelPhase, What: "the kernel, until the role boot", State: Done, Took: sinceKernel()})
+	}
+	return phases
 }
 
 // write replaces the report; readers see the old one or the new one.

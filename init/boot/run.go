@@ -138,14 +138,14 @@ func (b *boot) start(ctx context.Context) int {
 		b.log.Error("kernel command line", "op", "boot", "err", err)
 	}
 	b.cmdline = ParseCommandLine(text)
-	stage, table := "initramfs", b.initramfs()
+	stage, table := initramfsStage, b.initramfs()
 	if !inMemory() || rootSpec(b.cmdline) == "" {
 		b.readFstab()
-		stage, table = "system", b.system()
+		stage, table = systemStage, b.system()
 	}
 	r := &runner{
 		out: b.o.Out, quiet: b.cmdline.Has("quiet"), now: sinceKernel, emergency: b.emergency,
-		report: Report{Stage: stage, State: Running},
+		report: Report{Stage: stage, State: Running, Phases: b.earlier(stage)},
 		save: func(report Report) {
 			if err := report.write(b.o.RunDir); err != nil {
 				b.log.Warn("report of the start", "op", "boot", "err", err)
