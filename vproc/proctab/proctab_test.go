@@ -1,9 +1,11 @@
 package proctab
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -196,7 +198,20 @@ func sleeper(t testing.TB, uid uint32) *exec.Cmd {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	return cmd
+	// Start returns in the middle of execve(2), when the process has no memory yet.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if fields[0] == "S" && fields[21] != "0" { // state and rss of proc_pid_stat(5)
+			return cmd
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("sleep does not sleep: %s", b)
+		}
+	}
 }
 
 func needRoot(t testing.TB) {
