@@ -87,63 +87,16 @@ func TestMachineWithBadDisk(t *testing.T) {
 	m.Say(`boot: done`)
 }
 
-// serving waits until the first node boots machines: its DHCP server has its port.
-// Before, unless they are given, it makes the boot files with what its processor
-// has to spare: a minute where that is not shared with others.
-func (m *machines) serving() {
-	m.t.Helper()
-	for range 4 {
-		if _, status := m.first.Run("timeout 100 sh -c 'until grep -q :0043 /proc/net/udp; do sleep 3; done'"); status == 0 {
-			return
-		}
-	}
-	m.t.Fatalf("the first node boots no machines:\n%s", m.run(m.first, "ls -l /var/lib/ssi/netboot; dmesg | tail -n 20"))
-}
-
-// give gives the first node, before it founds a cluster, the boot files that it
-// started with itself, so that it does not make others. It gets the initramfs as
-// a disk.
-func (m *machines) give() {
-	m.t.Helper()
-	path := m.first.Spec().Initrd
-	info, err := os.Stat(path)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	disk := filepath.Join(m.t.TempDir(), "initrd.disk")
-	b, err := os.ReadFile(path)
-	if err == nil {
-		err = os.WriteFile(disk, append(b, make([]byte, -len(b)&4095)...), 0o600) // whole sectors
-	}
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	for _, c := range []struct {
-		command   string
-		arguments any
-	}{
-		{"blockdev-add", map[string]any{"driver": "raw", "node-name": "given", "read-only": true, "file": map[string]string{"driver": "file", "filename": disk}}},
-		{"device_add", map[string]string{"driver": "virtio-blk-pci", "drive": "given", "id": "given"}},
-	} {
-		if _, err := m.first.QMP(m.t.Context(), c.command, c.arguments); err != nil {
-			m.t.Fatal(err)
-		}
-	}
-	m.run(m.first, fmt.Sprintf("d=%s; mkdir -p -m 700 $d && until test -b /dev/vdb; do sleep 0.1; done && head -c %d /dev/vdb >$d/initrd.img && cp /boot/vmlinuz-* $d/vmlinuz && echo given >$d/made-of",
-		bootFiles, info.Size()))
-}
-
 // bootFiles is where a node has what machines boot.
 const bootFiles = "/var/lib/ssi/netboot"
 
 // TestBadMachines: what is wrong with a machine that boots from the cluster is said
 // on its console, and when the cause is gone, it becomes a node.
 func TestBadMachines(t *testing.T) {
-	m := newMachines(t, 2, 1)
-	m.give()
+	m := newMachines(t, 3, 1)
 	m.run(m.first, "ssi cluster init --name vm --node 1")
 	m.sees(m.first, 1, "UP")
-	m.serving()
+	m.first.Say("booting machines")
 
 	// By kernel and initramfs, as a boot loader on a disk would.
 	direct := func(name string, memory int, nics []vm.NIC, extra ...string) *vmtest.Machine {
@@ -152,26 +105,24 @@ func TestBadMachines(t *testing.T) {
 			Append: "console=ttyS0 rdinit=/sbin/ssi panic=-1 quiet loglevel=4 ssi.cluster=http://10.55.0.1:8067 BOOTIF=01-52-54-00-55-00-03",
 		})
 	}
-	{ // no NIC and little memory.
-		a := direct("bare", 160, nil)
-		a.Start()
-		a.Say(`memory: FAILED: this machine has \d+ MiB of memory, a node needs \d+`)
-		for range 2 { // it is said again and again
-			a.Say(`waiting for the network.*this machine has no network interface`)
-		}
-		a.Cut()
-	}
-	{ // no carrier, no answer, a clock of the future.
+	{ // no NIC and little memory; beside it no carrier, no answer, a clock of the future.
 		m.run(m.first, "ssi addnode 52:54:00:55:00:03 --node 3")
+		bare := direct("bare", 160, nil)
 		a := direct("lonely", 256, []vm.NIC{{Segment: "ic", MAC: []byte{0x52, 0x54, 0, 0x55, 0, 3}}}, "-rtc", "base=2040-01-02T03:04:05")
 		a.Start()
 		a.Link(0, false)
+		bare.Start()
 		a.Say(`waiting for the network.*no carrier`)
 		ic := m.Segment("ic")
 		if err := ic.SetFault(vm.PortName("first", 0), vm.PortName("lonely", 0), vm.Fault{Cut: true}); err != nil {
 			t.Fatal(err)
 		}
 		a.Link(0, true)
+		bare.Say(`memory: FAILED: this machine has \d+ MiB of memory, a node needs \d+`)
+		for range 2 { // it is said again and again
+			bare.Say(`waiting for the network.*this machine has no network interface`)
+		}
+		bare.Cut()
 		a.Say(`waiting for the network.*no DHCP server`)
 		ic.ClearFaults()
 		a.Say(`the clock was set by -\d{4,}h`)

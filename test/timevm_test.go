@@ -22,12 +22,11 @@ func TestTimeOfMachines(t *testing.T) {
 		t.Skip("skipped: a measurement, which another load of this computer decides; SSI_BENCH=1 runs it")
 	}
 	m := newMachines(t, 2, 1)
-	m.give()
 	watch := m.Netns("ic", "watch", "10.55.0.250/24")
 	m.run(m.first, "date -s @$(($(date +%s) + 3))")
 	m.run(m.first, "ssi cluster init --name vm --node 1")
 	m.sees(m.first, 1, "UP")
-	m.serving()
+	m.first.Say("booting machines")
 	m.until(m.first, "ssi cluster -v", "its own clock is the reference, stratum 10")
 	m.run(m.first, "ssi addnode 52:54:00:55:00:02 --node 2")
 
