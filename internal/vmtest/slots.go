@@ -12,9 +12,9 @@ import (
 )
 
 // Slots is how many machines run at once on one computer, over all processes
-// that test: the largest cluster of a test, and one machine of another. Without
+// that test: the largest cluster of a test, and two machines of another. Without
 // KVM each takes a processor while it boots, and little when it waits.
-const Slots = 5
+const Slots = 6
 
 // takeSlots waits for the slots of so many machines, all if it is more than
 // there are, and gives them back with the test.
