@@ -3,11 +3,13 @@ package install
 import (
 	"context"
 	le "encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"ssi/internal/api"
 	"strings"
 	"testing"
 	"time"
@@ -245,6 +247,22 @@ func (s *stock) until(command, text string) {
 	}
 }
 
+// upTime is how long after the start of its kernel the machine was a node that is UP.
+func (s *stock) upTime() time.Duration {
+	s.t.Helper()
+	var status api.ClusterStatus
+	if err := json.Unmarshal([]byte(s.must("ssi cluster --json")), &status); err != nil || len(status.Nodes) != 1 {
+		s.t.Fatalf("ssi cluster --json: %v: %+v", err, status)
+	}
+	var running float64 // seconds
+	var now int64
+	if _, err := fmt.Sscan(s.must("cut -d' ' -f1 /proc/uptime; date +%s%N"), &running, &now); err != nil {
+		s.t.Fatal(err)
+	}
+	kernel := time.Unix(0, now).Add(-time.Duration(running * float64(time.Second)))
+	return status.Nodes[0].Since.Sub(kernel).Round(10 * time.Millisecond)
+}
+
 // says runs a command whose output must have these texts.
 func (s *stock) says(command string, want ...string) {
 	s.t.Helper()
@@ -309,6 +327,7 @@ func TestInstalledMachine(t *testing.T) {
 	s.says("findmnt -nro SOURCE,FSTYPE,OPTIONS /", "/dev/vda1 ext4 rw")
 	s.says("cat /etc/debian_version; stat -c %m /etc", "12.", "\n/")
 	s.until("ssi clusternode_getstate 1", "UP")
+	t.Logf("from the start of the kernel, ssi: %v", s.upTime())
 	s.says("cluster", "stock")
 	s.says("ip -br addr show dev "+stockIface, "10.66.0.1/24")
 	s.says("ip route", "default via 10.66.0.254")
@@ -320,6 +339,8 @@ func TestInstalledMachine(t *testing.T) {
 	s.Type("reboot")
 	s.login()
 	s.says("readlink /proc/1/exe", "/systemd")
+	s.until("systemd-analyze time", "Startup finished")
+	t.Logf("from the start of the kernel, systemd: %s", s.must("systemd-analyze time"))
 	s.says("ssi uninstall --purge --yes", "removed      /sbin/ssi", "ran          update-grub")
 	s.Type("poweroff")
 	s.Off()
