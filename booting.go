@@ -30,8 +30,35 @@ func (n *nodeRole) newNetboot(c *cluster.Cluster, table *machine.Table) *netboot
 		Make: makeBootFiles, Address: n.bootAddress,
 		Registry: c.Registry(), Watch: c.Registry().Watch, Table: table,
 		Alarm: func(text string) { n.log.Error("a machine was refused", "op", "admission", "why", text) },
-		Self:  c.Self(), Capable: n.cfg.Capable, Log: n.log,
+		Calm: func(ctx context.Context) {
+			calm(ctx, func() <-chan struct{} { _, changed := c.Members().Get(); return changed })
+		},
+		Self: c.Self(), Capable: n.cfg.Capable, Log: n.log,
 	})
+}
+
+const (
+	// calmTime is for how long no node may have come or gone, to call it calm.
+	calmTime = 5 * time.Second
+	// stormTime is how long calm waits at most.
+	stormTime = time.Minute
+)
+
+// calm waits until the membership has not changed for a while; changed gives a channel
+// that is closed with the next change.
+func calm(ctx context.Context, changed func() <-chan struct{}) {
+	end := time.After(stormTime)
+	for {
+		select {
+		case <-changed():
+		case <-time.After(calmTime):
+			return
+		case <-end:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // bootFilesDir is where the files are that machines boot, below the state

@@ -26,9 +26,8 @@ const (
 	// carrierTime is how often a machine whose network does not come says what it
 	// waits for.
 	carrierTime = 5 * time.Second
-	// settleTime is how long drivers that a node does not need wait for it to serve. It
-	// is short: a network may come by a device that was not there at first.
-	settleTime = 3 * time.Second
+	// settleTime is how long drivers that a node does not need wait for it to serve.
+	settleTime = time.Minute
 	// clusterParam is the kernel parameter of a machine that was booted over the
 	// network: the URL of the node that booted it.
 	clusterParam = "ssi.cluster"

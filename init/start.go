@@ -18,7 +18,7 @@ const maxFailures = 3
 
 // lateStart is how long after the node the roles start that only people wait for, if
 // it does not serve before: a machine with one processor is UP the sooner.
-const lateStart = 3 * time.Second
+const lateStart = 10 * time.Second
 
 // Service is a role that needs nothing of PID 1 but to be restarted.
 type Service struct {

@@ -25,12 +25,16 @@ const (
 )
 
 // Mirror keeps the boot files here, as long as this node may hold init: until ctx
-// ends. Nodes that make them need no others.
+// ends. Nodes that make them need no others. It waits for calm: while many machines
+// boot they need the processors and the network more than it does.
 func (s *Service) Mirror(ctx context.Context) {
 	if !s.Capable || s.Settings.Enable {
 		return
 	}
 	for ctx.Err() == nil {
+		if s.Calm != nil {
+			s.Calm(ctx)
+		}
 		rev := s.Registry.Stale().Revision()
 		shared, _, err := readShared(s.Registry.Stale())
 		if err == nil && shared != nil {

@@ -49,9 +49,11 @@ type Config struct {
 	Watch    func(prefix string, after uint64) (*registry.Watch, error)
 	Table    *machine.Table
 	Alarm    func(text string) // of what looks like an attack; must not wait
-	Self     id.Node
-	Capable  bool // this node may hold init
-	Log      *slog.Logger
+	// Calm waits, for a limited time, until no more machines are joining; nil does not.
+	Calm    func(ctx context.Context)
+	Self    id.Node
+	Capable bool // this node may hold init
+	Log     *slog.Logger
 }
 
 // Service boots other machines.

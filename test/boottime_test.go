@@ -75,10 +75,7 @@ func TestBootTimes(t *testing.T) {
 	m.first.Type("root")
 	m.first.Say(`# $`)
 	m.sees(m.first, 1, "UP")
-	up, err := strconv.ParseFloat(strings.Fields(m.run(m.first, "cat /proc/uptime"))[0], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	up := m.number("cut -d' ' -f1 /proc/uptime")
 	kernel := m.clock().Add(-time.Duration(up * float64(time.Second)))
 	t.Logf("first node, start of the kernel to UP: %v", m.upSince(1).Sub(kernel).Round(10*time.Millisecond))
 	for _, n := range m.status().Nodes {
@@ -100,11 +97,21 @@ func (m *machines) served(class string) {
 // clock is what the first machine's clock says.
 func (m *machines) clock() time.Time {
 	m.t.Helper()
-	ns, err := strconv.ParseInt(strings.TrimSpace(m.run(m.first, "date +%s%N")), 10, 64)
-	if err != nil {
-		m.t.Fatal(err)
+	return time.Unix(0, int64(m.number("date +%s%3N")*1e6)) // microseconds and below are lost in a float64
+}
+
+// number is what a command on the first machine prints, among which may be messages
+// of its kernel.
+func (m *machines) number(command string) float64 {
+	m.t.Helper()
+	out := m.run(m.first, command)
+	for line := range strings.Lines(out) {
+		if f, err := strconv.ParseFloat(strings.TrimSpace(line), 64); err == nil {
+			return f
+		}
 	}
-	return time.Unix(0, ns)
+	m.t.Fatalf("%s: no number in %q", command, out)
+	return 0
 }
 
 // upSince is when a node came up, by the first machine's clock.
@@ -124,7 +131,10 @@ func (m *machines) upSince(node int) time.Time {
 func (m *machines) status() api.ClusterStatus {
 	m.t.Helper()
 	var status api.ClusterStatus
-	out := m.run(m.first, "ssi cluster --json")
+	out := m.run(m.first, "ssi cluster --json | tr -d '\\n'; echo") // one line, which no message divides
+	if i := strings.Index(out, "{"); i > 0 {
+		out = out[i:]
+	}
 	if err := json.Unmarshal([]byte(out), &status); err != nil {
 		m.t.Fatalf("ssi cluster --json: %v: %s", err, out)
 	}

@@ -4,13 +4,22 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // maxQueue is how many events wait while a module is being loaded.
 const maxQueue = 4096
+
+// lowPriority is the nice(2) value at which drivers are loaded.
+const lowPriority = 10
+
+// missedTime is when Run looks for what may have appeared just before its Events was
+// opened and be needed before it is Settled, such as the network.
+const missedTime = 3 * time.Second
 
 // Source gives kernel events; Events is one.
 type Source interface {
@@ -29,10 +38,16 @@ type Hotplug struct {
 
 // Run loads the modules of each device that appears and sets the links, until ctx
 // ends; it returns nil then. Once Settled it does so for all devices, because some
-// may have appeared before Events was opened; and when events were lost it looks at
-// everything again. Events is not closed.
+// may have appeared before Events was opened (for Urgent ones after missedTime at the
+// latest); and when events were lost it looks at everything again. Events is not closed.
 func (h *Hotplug) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	// Nobody waits for most drivers, and a processor may be busy with one for seconds.
+	// The thread ends with this goroutine.
+	runtime.LockOSThread()
+	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), lowPriority); err != nil {
+		h.Log.Info("drivers are loaded at the usual priority", "err", err)
+	}
 	queue := make(chan Event, maxQueue)
 	again := make(chan struct{}, 1)
 	var reader sync.WaitGroup
@@ -44,9 +59,10 @@ func (h *Hotplug) Run(ctx context.Context) error {
 	defer reader.Wait()
 	defer cancel()
 
-	settled := h.Settled
+	settled, missed := h.Settled, time.After(missedTime)
 	if settled == nil {
-		h.everything(ctx)
+		h.everything(ctx, nil)
+		missed = nil
 	}
 	disks := false
 	for {
@@ -56,10 +72,13 @@ func (h *Hotplug) Run(ctx context.Context) error {
 		}
 		select {
 		case <-again:
-			h.everything(ctx)
+			h.everything(ctx, nil)
 		case <-settled:
-			settled = nil
-			h.everything(ctx)
+			settled, missed = nil, nil
+			h.everything(ctx, nil)
+		case <-missed:
+			missed = nil
+			h.everything(ctx, Urgent)
 		case e, ok := <-queue:
 			if !ok {
 				if ctx.Err() != nil {
@@ -94,14 +113,15 @@ func (h *Hotplug) read(ctx context.Context, queue chan<- Event, again chan<- str
 	}
 }
 
-func (h *Hotplug) everything(ctx context.Context) {
+// everything loads modules for the devices that are to be served now; nil means all.
+func (h *Hotplug) everything(ctx context.Context, now func(Device) bool) {
 	defer h.links()
 	loader, err := h.Loader()
 	if err != nil { // a kernel without modules has all it needs
 		h.Log.Warn("no modules can be loaded", "err", err)
 		return
 	}
-	report, err := loader.Coldplug(ctx, h.Sys, nil)
+	report, err := loader.Coldplug(ctx, h.Sys, now)
 	if err != nil && ctx.Err() == nil {
 		h.Log.Warn("loading modules for devices failed", "err", err)
 	}

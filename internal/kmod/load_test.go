@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -298,6 +299,39 @@ func TestHotplugSettles(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)
 	}
+}
+
+// A device that appeared before the events were listened to is not kept waiting for
+// what is not urgent.
+func TestHotplugMissed(t *testing.T) {
+	sys := sysfs(t, map[string]string{"a": "pci:v00008086d0000100Esvsdbcsci", "system/cpu": "cpu:type:x86,ven0fam6:feature:,0094,"})
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{}
+		settled := make(chan struct{})
+		h := &Hotplug{Loader: always(t, k), Events: &source{}, Settled: settled, Sys: sys, Log: slog.New(slog.DiscardHandler)}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- h.Run(ctx) }()
+		for _, c := range []struct {
+			after time.Duration
+			want  string
+		}{{missedTime - time.Millisecond, ""}, {time.Millisecond, "e1000"}, {time.Hour, "e1000"}} {
+			<-time.After(c.after)
+			synctest.Wait()
+			if got := k.calls(); got != c.want {
+				t.Errorf("%v later: loaded %q, want %q", c.after, got, c.want)
+			}
+		}
+		close(settled)
+		synctest.Wait()
+		if got := k.calls(); got != "e1000; crc32c_intel" {
+			t.Errorf("settled: loaded %q", got)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
 }
 
 // source gives events until it says that some were lost, and then one after
