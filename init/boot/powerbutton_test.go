@@ -177,8 +177,6 @@ func TestPowerButton(t *testing.T) {
 	}
 }
 
-func second2(d *desk) string { return d.b.path("event2") }
-
 // The directory of input devices appears with the first one, goes with the last, and
 // appears again.
 func TestPowerButtonComesLate(t *testing.T) {
