@@ -9,6 +9,7 @@ import (
 
 	"ssi/init/boot"
 	"ssi/internal/keeper"
+	"ssi/internal/proc"
 )
 
 // How long an orderly end waits for each of its steps.
@@ -22,8 +23,12 @@ const (
 	endTime  = time.Minute      // swap is read back, file systems are unmounted
 )
 
-// shutdown ends everything: the node role first, while the rest still works.
+// shutdown ends everything: the users' processes while all roles still serve them, then
+// the node role, which leaves the cluster, and the others.
 func (d *initd) shutdown() {
+	if d.isInit && !d.endUsers() {
+		d.signalUsers(unix.SIGKILL)
+	}
 	d.node.signal(unix.SIGTERM)
 	if !d.await(nodeTime, func(bool) bool { return d.node.pid == 0 }) {
 		d.log.Warn("the node role did not end", "op", "shutdown", "after", nodeTime)
@@ -34,13 +39,9 @@ func (d *initd) shutdown() {
 	}
 	none := func(left bool) bool { return !left }
 	if d.isInit { // -1 is every process of the machine, or of the namespace, except this one
-		ended := d.endUsers()
-		if ended {
-			_ = unix.Kill(-1, unix.SIGTERM)
-			_ = unix.Kill(-1, unix.SIGCONT)
-			ended = d.await(termTime, none)
-		}
-		if !ended {
+		_ = unix.Kill(-1, unix.SIGTERM)
+		_ = unix.Kill(-1, unix.SIGCONT)
+		if !d.await(termTime, none) {
 			_ = unix.Kill(-1, unix.SIGKILL)
 		}
 	} else {
@@ -62,18 +63,13 @@ func (d *initd) shutdown() {
 	}
 }
 
-// endUsers ends, by SIGTERM, every process but the roles mount and spawn: what others
-// do at their end, such as reading /proc, is served by these. It reports false if some
-// do not end in time.
+// endUsers ends, by SIGTERM, every process but the roles node, mount and spawn: what
+// others do at their end, such as reading /proc or sending a signal, is served by these;
+// and a node that has left the cluster kills what others run there. It reports false if
+// some do not end in time.
 func (d *initd) endUsers() bool {
-	signalUsers := func(s unix.Signal) {
-		d.users(func(pid int) bool {
-			_ = unix.Kill(pid, s)
-			return true
-		})
-	}
-	signalUsers(unix.SIGTERM)
-	signalUsers(unix.SIGCONT)
+	d.signalUsers(unix.SIGTERM)
+	d.signalUsers(unix.SIGCONT)
 	return d.await(termTime, func(bool) bool {
 		none := true
 		d.users(func(int) bool {
@@ -84,8 +80,15 @@ func (d *initd) endUsers() bool {
 	})
 }
 
-// users calls f with the PID of every process but this one, the roles mount and
-// spawn, threads of the kernel and what has ended, until f returns false. Where /proc
+func (d *initd) signalUsers(s unix.Signal) {
+	d.users(func(pid int) bool {
+		_ = unix.Kill(pid, s)
+		return true
+	})
+}
+
+// users calls f with the PID of every process but this one, the roles node, mount and
+// spawn, stand-ins, threads of the kernel and what has ended, until f returns false. Where /proc
 // cannot be read there are none.
 func (d *initd) users(f func(pid int) bool) {
 	dir, err := os.Open("/proc")
@@ -100,10 +103,17 @@ func (d *initd) users(f func(pid int) bool) {
 		}
 		for _, name := range names {
 			pid, err := strconv.Atoi(name)
-			if err != nil || pid == 1 || pid == d.spawn.pid || d.mount != nil && pid == d.mount.pid {
+			if err != nil || pid == 1 || pid == d.node.pid || pid == d.spawn.pid || d.mount != nil && pid == d.mount.pid {
 				continue
 			}
-			if _, err := os.Readlink("/proc/" + name + "/exe"); err == nil && !f(pid) {
+			if _, err := os.Readlink("/proc/" + name + "/exe"); err != nil {
+				continue
+			}
+			// They hear no signal, and end with what they stand for, or after all others.
+			if comm, err := os.ReadFile("/proc/" + name + "/comm"); err == nil && string(comm) == proc.StandIn+"\n" {
+				continue
+			}
+			if !f(pid) {
 				return
 			}
 		}

@@ -2,6 +2,10 @@ package proc
 
 import "slices"
 
+// StandIn is the name, in comm and exe of proc(5), of the processes of root that hold the
+// number of a process of another node here (vproc/standin).
+const StandIn = "ssi-standin"
+
 // Place is where a process stands among the others of the cluster: the numbers
 // that getpid(2), getppid(2), getpgrp(2) and getsid(2) tell it, and what of those
 // of its parent and of its group's leader decides whether a process group is

@@ -4,16 +4,13 @@ import (
 	"bytes"
 
 	"ssi/internal/id"
+	"ssi/internal/proc"
 )
 
 // A process that another node created here has a PID of that node's window. Its name
 // leads to the local process at once, though the kernel may still believe that it leads to the surrogate there: such
 // names are settled before they matter. The process itself comes by /proc/self and waits for that;
 // for others the role node tells of it (Cluster), or the next listing finds it.
-
-// standinName is the name of the program of stand-ins (vproc/standin). A process that only calls itself that
-// is not one: stand-ins are root.
-const standinName = "ssi-standin"
 
 // maxSettled is how many names are remembered as settled; the others are settled again.
 const maxSettled = 4096
@@ -24,7 +21,7 @@ func (t *tree) place(pid id.PID) (q *process, local bool) { return t.table.place
 // standin reports whether a process of this node is a stand-in.
 func (t *tree) standin(pid id.PID) bool {
 	status, err := t.status(uint32(pid), make([]byte, 1024))
-	return err == nil && bytes.HasPrefix(status, []byte("Name:\t"+standinName+"\n")) &&
+	return err == nil && bytes.HasPrefix(status, []byte("Name:\t"+proc.StandIn+"\n")) &&
 		bytes.Equal(statusLine(status, "Uid"), []byte("0\t0\t0\t0"))
 }
 

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ssi/internal/id"
+	"ssi/internal/proc"
 )
 
 // startAs starts a command with a PID that is free on node n, which is this machine. Where one sets
@@ -213,7 +214,7 @@ func TestViewStandIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	path := filepath.Join(dir, standinName)
+	path := filepath.Join(dir, proc.StandIn)
 	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, b, 0o755)); err != nil {
 		t.Fatal(err)
 	}
@@ -224,9 +225,9 @@ func TestViewStandIn(t *testing.T) {
 		shown string
 	}{
 		{[]int{pids["idle5"], pids["idle16"]}, 0, "sleep\n"},
-		{[]int{pids["idle6"], pids["idle17"]}, 1234, standinName + "\n"},
+		{[]int{pids["idle6"], pids["idle17"]}, 1234, proc.StandIn + "\n"},
 		{[]int{int(end) - 100, int(end) - 110, int(end) - 120}, 0, ""}, // of a process that nobody knows
-		{[]int{int(end) - 200, int(end) - 210, int(end) - 220}, 1234, standinName + "\n"},
+		{[]int{int(end) - 200, int(end) - 210, int(end) - 220}, 1234, proc.StandIn + "\n"},
 	} {
 		cmd, pid := startAsFree(t, func() *exec.Cmd {
 			cmd := exec.Command(path, "100000")

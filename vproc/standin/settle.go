@@ -64,18 +64,18 @@ func (m *Maker) ensureRoot(ctx context.Context) error {
 	if m.living(m.root) != nil {
 		return nil
 	}
-	fd, err := unix.MemfdCreate(programName, unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate(proc.StandIn, unix.MFD_CLOEXEC)
 	if err != nil {
 		return err
 	}
-	program := os.NewFile(uintptr(fd), programName)
+	program := os.NewFile(uintptr(fd), proc.StandIn)
 	defer func() { _ = program.Close() }()
 	if _, err := program.Write(sys.Hollow()); err != nil {
 		return err
 	}
 	m.arena.Reset()
 	// 0 is its memory, 1 where it reports; 2 stays open, so that 3 is the lowest that is free.
-	spec := &proc.Spec{Argv: []string{programName}, Path: "/proc/self/fd/2", Dir: "/", Umask: 0o77}
+	spec := &proc.Spec{Argv: []string{proc.StandIn}, Path: "/proc/self/fd/2", Dir: "/", Umask: 0o77}
 	pid, pidfd, err := m.c.Spawn.Spawn(ctx, spec, []*os.File{m.memory, m.toUs, program})
 	if err != nil {
 		return err
@@ -94,12 +94,9 @@ func (m *Maker) ensureRoot(ctx context.Context) error {
 	m.root = pid
 	m.take(r)
 	sh := m.sheet()
-	sh.order(0, unix.SYS_PRCTL, unix.PR_SET_NAME, sh.text(programName))
+	sh.order(0, unix.SYS_PRCTL, unix.PR_SET_NAME, sh.text(proc.StandIn))
 	return m.carryOut(r, sh)
 }
-
-// programName is what a stand-in is called in comm and exe of proc(5).
-const programName = "ssi-standin"
 
 // wish is where a stand-in is to stand; parent 1: below PID 1.
 type wish struct{ group, session, parent int32 }

@@ -116,7 +116,7 @@ func standIns() (pids []int) {
 // asked: one that was about to become a user's process may be left too.
 func isStandIn(pid int) bool {
 	exe, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
-	return err == nil && strings.HasPrefix(exe, "/memfd:"+programName+" ")
+	return err == nil && strings.HasPrefix(exe, "/memfd:"+proc.StandIn+" ")
 }
 
 func endStandIn(pid int) {
