@@ -9,13 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"ssi/internal/api"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"ssi/internal/api"
 	"ssi/internal/vm"
 	"ssi/internal/vmtest"
 )
