@@ -88,8 +88,8 @@ func (d *initd) signalUsers(s unix.Signal) {
 }
 
 // users calls f with the PID of every process but this one, the roles node, mount and
-// spawn, stand-ins, threads of the kernel and what has ended, until f returns false. Where /proc
-// cannot be read there are none.
+// spawn, stand-ins, threads of the kernel and what has ended, until f returns false.
+// Where /proc cannot be read there are none.
 func (d *initd) users(f func(pid int) bool) {
 	dir, err := os.Open("/proc")
 	if err != nil {

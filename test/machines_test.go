@@ -51,7 +51,7 @@ func newMachines(t *testing.T, count, voters int) *machines {
 }
 
 // newMachinesOf does so with another kernel.
-func newMachinesOf(t *testing.T, kernel func(testing.TB) vmtest.Kernel, count, voters int, change ...func(*vm.Spec)) *machines {
+func newMachinesOf(t *testing.T, kernel func(testing.TB) vmtest.Kernel, count, voters int) *machines {
 	t.Helper()
 	m := &machines{Net: vmtest.New(t, count), t: t, kernel: kernel(t), binary: vmtest.Binary(t)}
 	disk := vmtest.DebianDisk(t, m.kernel, func(root string) error {
@@ -93,15 +93,11 @@ func newMachinesOf(t *testing.T, kernel func(testing.TB) vmtest.Kernel, count, v
 	if _, err := initramfs.Build(t.Context(), initramfs.Config{Binary: m.binary, Tree: m.kernel.Modules, Classes: []string{"vm"}}, initrd); err != nil {
 		t.Fatal(err)
 	}
-	spec := vm.Spec{
+	m.first = m.Machine(vm.Spec{
 		Name: "first", Memory: 512, Kernel: m.kernel.Image, Initrd: initrd,
 		Append: "console=ttyS0 rdinit=/sbin/ssi panic=-1 quiet loglevel=4 no_timer_check root=LABEL=ssi-root rootfstype=ext4 init=/sbin/ssi",
 		NICs:   []vm.NIC{{Segment: "ic", MAC: []byte{0x52, 0x54, 0, 0x55, 0, 1}}}, Disks: []vm.Disk{disk},
-	}
-	for _, f := range change {
-		f(&spec)
-	}
-	m.first = m.Machine(spec)
+	})
 	m.first.Start()
 	m.first.Say(`first login: `)
 	m.first.Type("root")
