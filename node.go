@@ -435,7 +435,8 @@ func (p *parts) watchIdentity(ctx context.Context) {
 	}
 }
 
-// end has PID 1 end this machine; PID 1 then asks this process to leave first.
+// end has PID 1 end this machine; PID 1 asks this process to leave once the users'
+// processes have ended.
 func (p *parts) end(action, cause string) {
 	p.n.log.Warn("this machine ends", "action", action, "cause", cause)
 	ending := keeper.PowerOff

@@ -14,13 +14,13 @@
 // connection for the little that only process 1 can do: executing the init of
 // a new root (switchRoot), feeding the hardware watchdog, ending the machine. If it crashes
 // it is tried again, then it gives an emergency shell, then the machine goes on
-// without it. At the end it is run twice more: before the processes are ended, to save
-// the time and a random seed, and as the last process, to unmount.
+// without it. At the end it is run twice more: when the users' processes have ended, to
+// save the time and a random seed, and as the last process, to unmount.
 //
-// The end: the node role leaves the cluster; time and seed are saved; all processes get
-// SIGTERM, those of users before the roles mount and spawn, later SIGKILL; swap and file systems are let go, what cannot be
-// unmounted is named on the console; the root is remounted read-only; the
-// watchdog is disarmed; reboot(2), or the loaded kernel (kexec). Each has a time
+// The end: the users' processes get SIGTERM, later SIGKILL, while all roles serve them;
+// the node role leaves the cluster; time and seed are saved; the other roles end; swap
+// and file systems are let go, what cannot be unmounted is named on the console; the
+// root is remounted read-only; the watchdog is disarmed; reboot(2), or the loaded kernel (kexec). Each has a time
 // limit (shutdown.go).
 //
 // Signals that ask for it: SIGRTMIN+3 halt, +4 power off, +5 reboot, +6 kexec, as for
