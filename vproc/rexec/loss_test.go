@@ -203,7 +203,7 @@ func TestNothingLeaks(t *testing.T) {
 func TestOrderlyEnd(t *testing.T) {
 	base := t.TempDir()
 	m := boot(t, base, 1)
-	r := start(t, m, 1, "trap 'exit 7' TERM; echo ready; sleep 100 & wait")
+	r := start(t, m, 1, "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done")
 	began := time.Now()
 	_ = m.call("test.halt") // SIGTERM may be faster than the answer
 	_, status := r.wait()
