@@ -3,7 +3,6 @@ package test
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -48,14 +47,9 @@ func newPair(t *testing.T) (m *machines, second *vmtest.Machine) {
 	m = &machines{Net: vmtest.New(t, 2), t: t, kernel: vmtest.CloudKernel(t), binary: vmtest.Binary(t)}
 	config := func(n int) []byte { return fmt.Appendf(nil, pairConfig, n, n, n) }
 	disk := vmtest.DebianDisk(t, m.kernel, func(root string) error {
-		b, err := os.ReadFile(m.binary)
-		shadow, serr := os.ReadFile(filepath.Join(root, "etc/shadow"))
-		return errors.Join(err, serr,
-			os.WriteFile(filepath.Join(root, "sbin/ssi"), b, 0o755),
-			os.WriteFile(filepath.Join(root, "etc/shadow"), regexp.MustCompile(`(?m)^root:[^:]*:`).ReplaceAll(shadow, []byte("root::")), 0o600),
-			os.WriteFile(filepath.Join(root, "etc/fstab"), []byte("LABEL=ssi-root / ext4 defaults 0 1\n"), 0o644),
-			os.Mkdir(filepath.Join(root, "etc/ssi"), 0o755),
-			os.WriteFile(filepath.Join(root, "etc/ssi/ssi.toml"), config(1), 0o644))
+		return errors.Join(put(m.binary, filepath.Join(root, "sbin/ssi")), vmtest.PrepareRoot(root, map[string]string{
+			"etc/fstab": "LABEL=ssi-root / ext4 defaults 0 1\n", "etc/ssi/ssi.toml": string(config(1)),
+		}))
 	})
 	machine := func(n int, line string, c initramfs.Config, disks ...vm.Disk) *vmtest.Machine {
 		initrd := filepath.Join(t.TempDir(), "initrd")

@@ -55,25 +55,9 @@ func newMachinesOf(t *testing.T, kernel func(testing.TB) vmtest.Kernel, count, v
 	t.Helper()
 	m := &machines{Net: vmtest.New(t, count), t: t, kernel: kernel(t), binary: vmtest.Binary(t)}
 	disk := vmtest.DebianDisk(t, m.kernel, func(root string) error {
-		for name, text := range map[string]string{
+		if err := vmtest.PrepareRoot(root, map[string]string{
 			"etc/ssi/ssi.toml": fmt.Sprintf(firstConfig, voters), "etc/hostname": "first\n", "etc/fstab": "LABEL=ssi-root / ext4 defaults 0 1\n",
-		} {
-			path := filepath.Join(root, name)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				return err
-			}
-			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-				return err
-			}
-		}
-		shadow := filepath.Join(root, "etc/shadow")
-		s, err := os.ReadFile(shadow)
-		if err != nil {
-			return err
-		}
-		// Root logs in without a password: it is the test's machine.
-		s = regexp.MustCompile(`(?m)^root:[^:]*:`).ReplaceAll(s, []byte("root::"))
-		if err := os.WriteFile(shadow, s, 0o600); err != nil {
+		}); err != nil {
 			return err
 		}
 		if err := put(m.binary, filepath.Join(root, "sbin/ssi")); err != nil {

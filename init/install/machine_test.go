@@ -115,22 +115,7 @@ func makeStock(ctx context.Context, tar, dir, disk string) error {
 	if err := run("tar", "-C", root, "-xf", tar); err != nil {
 		return err
 	}
-	for name, text := range stockFiles() {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	shadow := filepath.Join(root, "etc/shadow")
-	b, err := os.ReadFile(shadow)
-	if err != nil {
-		return err
-	}
-	// Root logs in without a password: it is the test's machine.
-	if err := os.WriteFile(shadow, regexp.MustCompile(`(?m)^root:[^:]*:`).ReplaceAll(b, []byte("root::")), 0o640); err != nil {
+	if err := vmtest.PrepareRoot(root, stockFiles()); err != nil {
 		return err
 	}
 	// What grub-install copies and makes.
